@@ -1,0 +1,1 @@
+"""How a model learns the tasks: SFT and instruction tuning (built in a later issue)."""
