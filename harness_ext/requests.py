@@ -1,10 +1,10 @@
-"""What a backend is asked (`Request`) and what it gives back (`Response`), and the lm-eval `Instance` that carries both."""
+"""What a backend is asked (`Request`) and what it gives back (`Response`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from mmla_tasks.records import Clip
 
@@ -107,12 +107,4 @@ class Response(str):
     def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Let responses be pickled between processes."""
         return (str(self),), {name: getattr(self, name) for name in self.FIELDS}
-
-
-class Backend(Protocol):
-    """What `answer_all` needs from a model: an iterator of answers, in any order, each as soon as it exists."""
-
-    def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
-        """Yield (index into `requests`, response) pairs."""
-        ...
 

@@ -1,0 +1,79 @@
+"""The `mmla` command. One module a verb, imported when it is typed: `mmla --help` needs nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "run": "evaluate a model and write results, samples and a score card",
+    "ls": "list tasks and groups, with what data is there",
+    "show": "print rendered prompts, tokens and labels of a task; draw its frames",
+    "check": "validate task YAMLs strictly, all faults at once",
+    "where": "print the folder of the task YAMLs, for lm_eval --include_path",
+}
+
+EXAMPLES = """\
+examples:
+  mmla run --model mmla-echo --tasks mmla --limit 2 --data_dir sample
+  mmla run --model mmla-hf --model_args pretrained=Qwen/Qwen2-VL-7B-Instruct,dtype=bfloat16 --tasks mmla --run_dir runs/qwen2vl
+  lm_eval --include_path "$(mmla where)" --model hf --model_args pretrained=... --tasks mmla_intent_text
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        Exit status: 0 done, 2 a fault the user can mend (told on stderr), 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if verb == "--version":
+        from importlib.metadata import version
+
+        print(f"mmla-eval {version('mmla-eval')}")
+        return 0
+    if verb not in VERBS:
+        return _unknown(verb)
+    return _run_verb(verb, arguments[1:])
+
+
+def _run_verb(verb: str, arguments: list[str]) -> int:
+    from importlib import import_module
+
+    from mmla_tasks.errors import MmlaError
+
+    try:
+        status: int = import_module(f"harness_ext.cli.{verb}").main(arguments)
+        return status
+    except MmlaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _unknown(verb: str) -> int:
+    from mmla_tasks.errors import UsageError, suggest
+
+    error = UsageError(f"mmla has no verb `{verb}`", hint=suggest(verb, VERBS), verbs=", ".join(VERBS))
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}   {what}" for name, what in VERBS.items())
+    return (
+        "usage: mmla VERB [options]      mmla VERB --help\n\n"
+        "Measures how well a model understands people: the MMLA benchmark in lm-evaluation-harness.\n\n"
+        f"{verbs}\n\n{EXAMPLES}"
+    )

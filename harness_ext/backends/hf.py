@@ -1,0 +1,532 @@
+"""`mmla-hf`: any transformers causal LM on texts, any video-text-to-text model on everything.
+
+Three ways to answer: `generate` (free text), `constrained` (one grammar of the answer forms) and `rank` (the likelihood
+of every label, see `hf_rank`). Loading is in `hf_load`; torch and transformers are imported when a model is made.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from lm_eval.api.model import LM
+
+from harness_ext.labels import AnswerTokens, answer_grammar, answer_lead, answer_tokens, longest_answer
+from harness_ext.messages import Message, has_chat_template, model_inputs, render_chat, template_text, video_size
+from harness_ext.requests import ANSWER_MODES, Request, Response
+from mmla_tasks.errors import ClipError, MissingExtraError, ModelError, suggest
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+    from harness_ext.backends.hf_load import Loaded
+    from harness_ext.video import Frames
+
+logger = logging.getLogger(__name__)
+
+ON_BAD_CLIP: Final = ("error", "skip", "text")
+DEFAULT_NEW_TOKENS: Final = 64
+AUTO_BATCH: Final = {"cuda": 32, "cpu": 8}
+"""Where ``batch_size=auto`` starts, by kind of device; halved when memory runs out. A quarter of it with clips."""
+LM_EVAL_NAMES: Final = {"max_gen_toks": "max_new_tokens"}
+SAMPLING_ONLY: Final = ("temperature", "top_p", "top_k", "min_p", "typical_p")
+NOT_FOR_GENERATE: Final = ("until", "max_gen_toks", "do_sample")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Arguments of `--model_args` beside those that say what to load (`hf_load.ModelSource`)."""
+
+    answer: str = "generate"
+    """``generate``, ``constrained`` or ``rank``."""
+    batch_size: int | str = 1
+    """Prompts in a batch, or ``auto``."""
+    max_batch_size: int | None = None
+    """Upper bound for ``auto``."""
+    max_length: int | None = None
+    """Tokens of prompt and answer together; None takes the model's own limit."""
+    num_frames: int | None = None
+    fps: float | None = None
+    max_frames: int | None = None
+    max_pixels: int | None = None
+    """Pixels per frame; this and the three above make the frame policy."""
+    video_reader: str | None = None
+    on_bad_clip: str = "error"
+    """``error``, ``skip`` or ``text``."""
+    enable_thinking: bool | None = None
+    """Passed on to the chat template when set."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request with its frames decoded, or asked without video."""
+
+    request: Request
+    prompt: str
+    """The final prompt: the request's, or its fallback."""
+    frames: Frames | None = None
+    as_text: bool = False
+
+
+class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
+    """A transformers model as lm-eval and `answer_all` see it.
+
+    Args:
+        pretrained: Local folder, GGUF file or Hub id.
+        **args: Fields of `hf_load.ModelSource` and of `Options`.
+
+    Raises:
+        ModelError: An argument is unknown or does not fit, or the model cannot be loaded.
+        MissingExtraError: A package is not installed.
+    """
+
+    def __init__(self, pretrained: str, **args: Any) -> None:
+        super().__init__()
+        from harness_ext.backends import hf_load
+
+        source, self.options = split_arguments(pretrained, args)
+        hf_load.check_packages(source)
+        from harness_ext.video import FramePolicy
+
+        names = ("num_frames", "fps", "max_pixels", "video_reader", "max_frames")
+        self.frame_policy = FramePolicy.from_args(**{name: getattr(self.options, name) for name in names})
+        self._use(hf_load.load(source))
+
+    def _use(self, loaded: Loaded) -> None:
+        from harness_ext.backends.hf_rank import LabelScorer
+
+        self.model, self.processor, self.tokenizer = loaded.model, loaded.processor, loaded.tokenizer
+        self.MULTIMODAL = loaded.video  # on the instance: lm-eval refuses tasks with clips where it is false
+        self._loaded = loaded
+        self._device = loaded.model.device
+        self._template: str | None = None
+        self._scorer = LabelScorer(loaded.model)
+        self._grammars = Grammars(loaded.tokenizer, vocabulary_size(loaded), self.end_tokens)
+        self._answer_tokens: dict[tuple[Any, ...], AnswerTokens] = {}
+        self.batch_size = starting_batch_size(self.options, self._device.type)
+        self.max_length = self.options.max_length or context_length(loaded.model)
+
+    # ---- what lm-eval asks ---------------------------------------------------------------------------------------
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Answer through the journal."""
+        from harness_ext.requests import answer_all
+
+        answers: list[str] = answer_all(self, requests)
+        return answers
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Refuse: labels are ranked by `answer=rank`, within the same tasks."""
+        raise ModelError(
+            "mmla-hf answers tasks of the kind generate_until only",
+            next="use --model hf for tasks that need loglikelihood",
+        )
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Refuse, as `loglikelihood` does."""
+        self.loglikelihood(requests)
+        return []
+
+    def apply_chat_template(self, chat_history: Sequence[Message], add_generation_prompt: bool = True) -> str:
+        """Render a chat as the final prompt, `<video>` replaced by what the model's template puts there."""
+        thinking = self.options.enable_thinking
+        extra = {} if thinking is None else {"enable_thinking": thinking}
+        return render_chat(self.processor, chat_history, add_generation_prompt, self._template, **extra)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template's text; a string also chooses it by name for the prompts that follow."""
+        if not chat_template:
+            return ""
+        self._template = chat_template if isinstance(chat_template, str) else None
+        return template_text(self.processor, self._template)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Name under which lm-eval would cache requests."""
+        return str(self.options_source).replace("/", "__")
+
+    @property
+    def options_source(self) -> str:
+        """The tokenizer's own source, else the model's."""
+        identity = self._loaded.identity
+        return str(identity["tokenizer"] or identity["pretrained"])
+
+    # ---- what the journal and the results ask --------------------------------------------------------------------
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether prompts can be rendered as a chat."""
+        return has_chat_template(self.processor)
+
+    @property
+    def answer_mode(self) -> str:
+        """``generate``, ``constrained`` or ``rank``."""
+        return self.options.answer
+
+    def identity(self) -> dict[str, Any]:
+        """JSON-plain: everything about this model that can change an answer; the batch size is not among it."""
+        chosen = {"max_length": self.options.max_length, "enable_thinking": self.options.enable_thinking}
+        size = video_size(self.processor.video_processor, self._max_pixels) if self.MULTIMODAL else None
+        return {**self._loaded.identity, **chosen, "video_size": size}
+
+    # ---- answering -----------------------------------------------------------------------------------------------
+
+    def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
+        """Answer in batches, longest prompts first, each pair as soon as it exists.
+
+        Frames of one batch are in memory at a time. What was yielded before an error is not lost.
+
+        Yields:
+            Index into `requests`, response.
+        """
+        for batch in plan_batches(requests, self.options.answer, self._batch_size_for):
+            yield from self._answer_batch(requests, batch)
+
+    @property
+    def _max_pixels(self) -> int | None:
+        """The frame policy's bound per frame; 0 there is no bound."""
+        return self.frame_policy.max_pixels or None
+
+    def _batch_size_for(self, request: Request) -> int:
+        automatic = self.options.batch_size == "auto"
+        return max(1, self.batch_size // 4) if automatic and request.clip is not None else self.batch_size
+
+    def _answer_batch(self, requests: list[Request], batch: list[int]) -> list[tuple[int, Response]]:
+        """Decode, ask and pack one batch; its frames die with this call."""
+        questions = {index: self._question(requests[index]) for index in batch}
+        answered = [(index, Response("", skipped=True)) for index, question in questions.items() if question is None]
+        with_frames = {i: q for i, q in questions.items() if q is not None and q.frames is not None}
+        without = {i: q for i, q in questions.items() if q is not None and q.frames is None}
+        for group in (with_frames, without):
+            if group:
+                answered.extend(zip(group, self._ask(list(group.values())), strict=True))
+        return answered
+
+    def _question(self, request: Request) -> Question | None:
+        """Decode the clip of a request, or do as `on_bad_clip` says; None is a request to skip."""
+        if request.clip is None:
+            return Question(request, request.prompt)
+        if not self.MULTIMODAL:
+            raise ModelError(
+                f"{self.options_source} takes no video", task=request.task, next=f"--tasks {request.task}_text"
+            )
+        from harness_ext.video import decode
+
+        try:
+            frames = decode(request.clip, self.frame_policy, who=f"{request.task} {request.id}")
+        except ClipError:
+            if self.options.on_bad_clip == "skip":
+                return None
+            if self.options.on_bad_clip == "text" and request.fallback is not None:
+                return Question(request, request.fallback, as_text=True)
+            raise
+        return Question(request, request.prompt, frames)
+
+    def _ask(self, questions: list[Question]) -> list[Response]:
+        """Ask one batch; when memory runs out, in halves, which later batches then start with."""
+        import torch
+
+        try:
+            return self._rank_labels(questions) if self.options.answer == "rank" else self._generate(questions)
+        except torch.OutOfMemoryError:
+            if len(questions) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(questions) // 2
+        logger.warning("out of memory with a batch of %d, going on with %d", len(questions), half)
+        self.batch_size = min(self.batch_size, half)
+        return self._ask(questions[:half]) + self._ask(questions[half:])
+
+    def _inputs(self, questions: Sequence[Question], new_tokens: int) -> dict[str, Any]:
+        """Tensors of one batch on the model's device, every prompt known to fit with `new_tokens` behind it."""
+        frames = [question.frames for question in questions if question.frames is not None]
+        inputs = model_inputs(
+            self.processor,
+            [question.prompt for question in questions],
+            frames or None,
+            chat=questions[0].request.chat,
+            max_pixels=self._max_pixels,
+        )
+        self._check_lengths(questions, inputs, new_tokens)
+        dtype = self.model.dtype
+        return {k: v.to(self._device, dtype if v.is_floating_point() else None) for k, v in inputs.items()}
+
+    def _check_lengths(self, questions: Sequence[Question], inputs: Mapping[str, Any], new_tokens: int) -> None:
+        """Nothing is cut to fit: half a video or half a prompt would be scored as if it were whole."""
+        for question, length in zip(questions, prompt_lengths(inputs), strict=True):
+            if self.max_length is not None and length + new_tokens > self.max_length:
+                raise ModelError(
+                    f"The prompt of {question.request.task}, document {question.request.id}, is too long for the model",
+                    prompt=f"{length} tokens, and up to {new_tokens} for the answer",
+                    limit=f"{self.max_length} tokens",
+                    next="fewer frames (num_frames, fps, max_pixels) or fewer examples (--num_fewshot)",
+                )
+
+    # ---- generate and constrained --------------------------------------------------------------------------------
+
+    def _generate(self, questions: list[Question]) -> list[Response]:
+        """Generate answers, free or within the grammar of the answer forms."""
+        import torch
+
+        settings = self._settings(questions)
+        limit = settings["max_new_tokens"]
+        inputs = self._inputs(questions, limit)
+        processors = [self._grammars.processor(questions)] if self.options.answer == "constrained" else []
+        with torch.inference_mode():
+            out = self.model.generate(
+                **inputs, generation_config=self._generation_config(settings), logits_processor=processors
+            )
+        new = out[:, inputs["input_ids"].shape[1] :].tolist()  # [B, up to limit]
+        lengths = prompt_lengths(inputs)
+        return [self._response(q, ids, n, limit) for q, ids, n in zip(questions, new, lengths, strict=True)]
+
+    def _settings(self, questions: list[Question]) -> dict[str, Any]:
+        settings = generation_settings(questions[0].request.gen_kwargs)
+        if self.options.answer == "constrained":
+            forms = [(q.request.answer_forms, answer_lead(q.request)) for q in questions]
+            settings["max_new_tokens"] = max(longest_answer(*form) for form in forms)
+        return settings
+
+    def _generation_config(self, settings: Mapping[str, Any]) -> Any:
+        from transformers import GenerationConfig
+
+        known = GenerationConfig().to_dict()
+        for name in settings:
+            if name not in known:
+                raise ModelError(f"Unknown generation argument '{name}'", hint=suggest(name, known))
+        return GenerationConfig(**{**self.model.generation_config.to_diff_dict(), **settings})
+
+    def _response(self, question: Question, ids: list[int], prompt_tokens: int, limit: int) -> Response:
+        """Cut at the end token and at the stop strings, and say whether either came."""
+        end = next((i for i, token in enumerate(ids) if token in self.end_tokens), None)
+        kept = ids if end is None else ids[:end]
+        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        stops = question.request.gen_kwargs.get("until") if self.options.answer == "generate" else None
+        text, stopped = cut_at(text, [stops] if isinstance(stops, str) else stops or [])
+        return Response(
+            text.strip() if self.options.answer == "constrained" else text,
+            truncated=end is None and not stopped and len(ids) >= limit,
+            as_text=question.as_text,
+            frames=None if question.frames is None else question.frames.fingerprint,
+            prompt_tokens=prompt_tokens,
+            new_tokens=len(ids) if end is None else end + 1,
+        )
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Token ids with which the model ends an answer; the tokenizer's own end token, if it is one, comes first."""
+        ends = self.model.generation_config.eos_token_id
+        found = [ends] if isinstance(ends, int) else list(ends or [])
+        return sorted(found, key=lambda token: token != self.tokenizer.eos_token_id)
+
+    # ---- rank ----------------------------------------------------------------------------------------------------
+
+    def _rank_labels(self, questions: list[Question]) -> list[Response]:
+        """Score all labels of a batch that shares them, and answer with the likeliest; of equals, the first."""
+        answer = self._tokens_of(questions[0].request)
+        longest = len(answer.prefix) + max(len(own) for own in answer.own)
+        inputs = self._inputs(questions, longest)
+        scores = self._scorer.scores(inputs, answer, lambda i: self._inputs([questions[i]], longest))
+        lengths = prompt_lengths(inputs)
+        return [ranked(q, answer, row, n) for q, row, n in zip(questions, scores, lengths, strict=True)]
+
+    def _tokens_of(self, request: Request) -> AnswerTokens:
+        key = (request.answer_prefix, request.labels, answer_lead(request))
+        if key not in self._answer_tokens:
+            if not self.end_tokens:
+                raise ModelError(f"{self.options_source} has no end token", next="pass tokenizer= with one that has")
+            self._answer_tokens[key] = answer_tokens(self.tokenizer, request, self.end_tokens[0])
+        return self._answer_tokens[key]
+
+
+# ---- arguments ---------------------------------------------------------------------------------------------------
+
+
+def split_arguments(pretrained: str, args: Mapping[str, Any]) -> tuple[Any, Options]:
+    """Sort `--model_args` into what to load and how to ask.
+
+    Raises:
+        ModelError: An argument is unknown, or its value is not among the allowed ones.
+    """
+    from harness_ext.backends.hf_load import ModelSource
+
+    source = {f.name for f in fields(ModelSource)} - {"pretrained"}
+    options = {f.name for f in fields(Options)}
+    for name in args:
+        if name not in source | options:
+            known = sorted({"pretrained"} | source | options)
+            raise ModelError(f"Unknown model argument '{name}'", hint=suggest(name, known), known=", ".join(known))
+    given = {k: v for k, v in args.items() if v is not None}
+    made = Options(**{k: v for k, v in given.items() if k in options})
+    check_choice("answer", made.answer, ANSWER_MODES)
+    check_choice("on_bad_clip", made.on_bad_clip, ON_BAD_CLIP)
+    return ModelSource(str(pretrained), **{k: v for k, v in given.items() if k in source}), made
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise a `ModelError` that names the allowed values."""
+    if value not in allowed:
+        raise ModelError(f"{name}='{value}' is not one of {', '.join(allowed)}", hint=suggest(str(value), allowed))
+
+
+def starting_batch_size(options: Options, device: str) -> int:
+    """Prompts in the first batch; lm-eval also writes ``auto`` as ``auto:4``."""
+    size = str(options.batch_size)
+    if size.startswith("auto"):
+        return min(AUTO_BATCH.get(device, AUTO_BATCH["cpu"]), options.max_batch_size or AUTO_BATCH["cuda"])
+    if not size.isdigit() or int(size) < 1:
+        raise ModelError(f"batch_size='{size}' is neither a positive number nor auto")
+    return int(size)
+
+
+def context_length(model: Any) -> int | None:
+    """Tokens that the model's positions reach; None where its config does not say."""
+    config = model.config.get_text_config()
+    found = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    return next((int(length) for length in found if length), None)
+
+
+def vocabulary_size(loaded: Loaded) -> int:
+    """Width of the logits, which is often padded beyond the tokenizer's vocabulary."""
+    return max(int(loaded.model.config.get_text_config().vocab_size), len(loaded.tokenizer))
+
+
+# ---- batches -----------------------------------------------------------------------------------------------------
+
+
+def plan_batches(requests: Sequence[Request], mode: str, size_for: Callable[[Request], int]) -> Iterator[list[int]]:
+    """Cut requests into batches: alike in what a batch must share, longest prompts first, then in given order.
+
+    The longest come first so that too little memory shows at once. The size is asked anew for every batch.
+
+    Yields:
+        Indices into `requests`.
+    """
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, request in enumerate(requests):
+        groups.setdefault(_batch_key(request, mode), []).append(index)
+    for members in groups.values():
+        left = sorted(members, key=lambda i: (-len(requests[i].prompt), i))
+        while left:
+            size = size_for(requests[left[0]])
+            yield left[:size]
+            del left[:size]
+
+
+def _batch_key(request: Request, mode: str) -> tuple[Any, ...]:
+    shared = (request.clip is None, request.chat)
+    if mode == "rank":
+        return (*shared, answer_lead(request), request.answer_prefix, request.labels)
+    return (*shared, json.dumps(dict(request.gen_kwargs), sort_keys=True, default=str))
+
+
+def prompt_lengths(inputs: Mapping[str, Any]) -> list[int]:
+    """Tokens of each prompt, padding left out."""
+    lengths: list[int] = inputs["attention_mask"].sum(-1).tolist()
+    return lengths
+
+
+# ---- settings and texts ------------------------------------------------------------------------------------------
+
+
+def generation_settings(gen_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """lm-eval's generation arguments as transformers'; greedy, without repetition penalty, unless they say otherwise.
+
+    >>> generation_settings({"max_gen_toks": 8, "temperature": 0.0, "until": []})
+    {'num_beams': 1, 'repetition_penalty': 1.0, 'max_new_tokens': 8, 'do_sample': False}
+    """
+    sample = bool(gen_kwargs.get("do_sample", False))
+    unused = NOT_FOR_GENERATE if sample else (*NOT_FOR_GENERATE, *SAMPLING_ONLY)
+    passed = {name: value for name, value in gen_kwargs.items() if name not in unused}
+    limit = gen_kwargs.get("max_gen_toks", gen_kwargs.get("max_new_tokens", DEFAULT_NEW_TOKENS))
+    return {"num_beams": 1, "repetition_penalty": 1.0, **passed, "max_new_tokens": int(limit), "do_sample": sample}
+
+
+def cut_at(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    r"""Cut before the first stop string.
+
+    >>> cut_at("joy.\n\nBecause", ["\n\n"])
+    ('joy.', True)
+    """
+    found = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
+    return (text[: min(found)], True) if found else (text, False)
+
+
+def ranked(question: Question, answer: AnswerTokens, scores: Sequence[float], prompt_tokens: int) -> Response:
+    """The likeliest answer form with the evidence."""
+    best = max(range(len(scores)), key=lambda i: (scores[i], -i))
+    return Response(
+        question.request.answer_forms[best],
+        as_text=question.as_text,
+        label_scores=dict(zip(answer.labels, scores, strict=True)),
+        label_tokens={label: len(own) for label, own in zip(answer.labels, answer.own, strict=True)},
+        frames=None if question.frames is None else question.frames.fingerprint,
+        prompt_tokens=prompt_tokens,
+    )
+
+
+# ---- grammar -----------------------------------------------------------------------------------------------------
+
+
+class Grammars:
+    """Compiled grammars of answer forms, one per label list."""
+
+    def __init__(self, tokenizer: Any, vocabulary: int, end_tokens: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._end_tokens = list(end_tokens)
+        self._compiler: Any = None
+        self._compiled: dict[str, Any] = {}
+
+    def processor(self, questions: Sequence[Question]) -> GrammarProcessor:
+        """A logits processor for one batch, whose rows may belong to different tasks."""
+        texts = [answer_grammar(q.request.answer_forms, answer_lead(q.request)) for q in questions]
+        return GrammarProcessor([self._compile(text) for text in texts], self._vocabulary)
+
+    def _compile(self, text: str) -> Any:
+        if text not in self._compiled:
+            self._compiled[text] = self._compiler_once().compile_grammar(text)
+        return self._compiled[text]
+
+    def _compiler_once(self) -> Any:
+        if self._compiler is None:
+            try:
+                import xgrammar
+            except ImportError as error:
+                raise MissingExtraError("xgrammar", extra="hf", purpose="--answer constrained") from error
+            info = xgrammar.TokenizerInfo.from_huggingface(
+                self._tokenizer, vocab_size=self._vocabulary, stop_token_ids=self._end_tokens
+            )
+            self._compiler = xgrammar.GrammarCompiler(info)
+        return self._compiler
+
+
+class GrammarProcessor:
+    """Lets each row of a batch continue only as its grammar allows. For one call of `generate`."""
+
+    def __init__(self, compiled: Sequence[Any], vocabulary: int) -> None:
+        import xgrammar
+
+        self._matchers = [xgrammar.GrammarMatcher(grammar) for grammar in compiled]
+        self._bitmask = xgrammar.allocate_token_bitmask(len(compiled), vocabulary)
+        self._vocabulary = vocabulary
+        self._started = False
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Take each row's last token, [B, L] -> mask the next token's scores, [B, V]. Finished rows are left alone."""
+        import xgrammar
+
+        for row, matcher in enumerate(self._matchers):
+            if self._started and not matcher.is_terminated():
+                matcher.accept_token(int(input_ids[row, -1]))
+        self._started = True
+        open_rows = [row for row, matcher in enumerate(self._matchers) if not matcher.is_terminated()]
+        for row in open_rows:
+            self._matchers[row].fill_next_token_bitmask(self._bitmask, row)
+        if open_rows:
+            xgrammar.apply_token_bitmask_inplace(scores, self._bitmask.to(scores.device), indices=open_rows)
+            scores[open_rows, self._vocabulary :] = -float("inf")  # logits wider than any token
+        return scores

@@ -1,0 +1,170 @@
+"""`mmla-predictions`: scores answers that were made elsewhere.
+
+The answers file is JSONL with rows ``{"task": leaf task name, "id": document id, "response": raw text}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.model import LM
+
+from harness_ext.requests import Request, Response
+from harness_ext.session import answer_all
+from mmla_tasks.errors import DataError, ModelError, suggest
+
+_SHOWN = 10
+"""Ids that an error lists before it counts the rest."""
+
+
+class PredictionsLM(LM):  # type: ignore[misc]
+    """Gives the answers of a file.
+
+    Args:
+        answers: Path of the JSONL file.
+        name: What the results call the model; the file's name unless given.
+
+    Raises:
+        ModelError: no file is named, or an unknown argument.
+        DataError: the file is not there, has faulty rows, or answers a document twice.
+    """
+
+    MULTIMODAL = True
+
+    def __init__(
+        self,
+        answers: str | None = None,
+        name: str | None = None,
+        answer: str = "generate",
+        batch_size: Any = None,
+        max_batch_size: Any = None,
+        device: Any = None,
+        **unknown: Any,
+    ) -> None:
+        super().__init__()
+        if unknown:
+            wrong = next(iter(unknown))
+            raise ModelError(
+                f"mmla-predictions has no argument `{wrong}`",
+                hint=suggest(wrong, ("answers", "name")),
+                arguments="answers, name",
+            )
+        if answers is None:
+            raise ModelError("mmla-predictions needs a file", next="--model_args answers=FILE.jsonl")
+        if answer != "generate":
+            raise ModelError(f"mmla-predictions has free answers only, not `{answer}`", next="leave --answer out")
+        self.path = Path(answers)
+        self.name = name or self.path.stem
+        self.rows = _read_answers(self.path)
+
+    def identity(self) -> dict[str, Any]:
+        """The file's content."""
+        return {
+            "backend": "mmla-predictions",
+            "name": self.name,
+            "answers_sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+        }
+
+    def describe(self) -> str:
+        """One line for the screen."""
+        return f"mmla-predictions  {self.name}  {len(self.rows):,} answers from {self.path}"
+
+    def prepare(self, tasks: Mapping[str, Any], asked: Mapping[str, list[str]]) -> None:
+        """Compare the file with the documents before anything is scored.
+
+        Args:
+            tasks: Leaf name -> task of this run. Rows of tasks that are not run are left alone.
+            asked: Leaf name -> ids of the documents that will be asked.
+
+        Raises:
+            DataError: missing or unknown ids, listed per task.
+        """
+        faults: dict[str, str] = {}
+        for name, task in tasks.items():
+            answered = {doc_id for task_name, doc_id in self.rows if task_name == name}
+            known = {document["id"] for document in task.eval_docs}
+            missing = [doc_id for doc_id in asked[name] if doc_id not in answered]
+            unknown = sorted(answered - known)
+            if missing:
+                faults[f"{name}: {len(missing):,} missing"] = _listed(missing)
+            if unknown:
+                faults[f"{name}: {len(unknown):,} unknown"] = _listed(unknown)
+        if faults:
+            raise DataError("the answers file does not fit the documents", file=self.path, **faults)
+
+    def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
+        """Look every answer up.
+
+        Raises:
+            DataError: an answer is missing.
+        """
+        for n, request in enumerate(requests):
+            row = self.rows.get((request.task, request.id))
+            if row is None:
+                raise DataError(f"the answers file has no answer for {request.task} id {request.id}", file=self.path)
+            yield n, Response.from_dict(row)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[Response]:
+        """Answer lm-eval's instances."""
+        return answer_all(self, requests)
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Not offered: a file holds answers."""
+        raise ModelError("mmla-predictions has no log-likelihoods")
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """Not offered: a file holds answers."""
+        raise ModelError("mmla-predictions has no log-likelihoods")
+
+
+def _read_answers(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    if not path.is_file():
+        raise DataError("the answers file is not there", file=path)
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    faults: list[str] = []
+    duplicates: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        fault, row = _read_row(line)
+        if row is None:
+            faults.append(f"line {number}: {fault}")
+            continue
+        key = (row["task"], str(row["id"]))
+        if key in rows:
+            duplicates.append(f"{key[0]} id {key[1]} (line {number})")
+        rows[key] = row
+    if faults or duplicates:
+        raise DataError(
+            "the answers file has faulty rows",
+            file=path,
+            rows="\n".join(faults[:_SHOWN]) or None,
+            more=f"{len(faults) - _SHOWN} more" if len(faults) > _SHOWN else None,
+            answered_twice=_listed(duplicates) if duplicates else None,
+            next='each line: {"task": "mmla_intent_mintrec_text", "id": "...", "response": "..."}',
+        )
+    return rows
+
+
+def _read_row(line: str) -> tuple[str, dict[str, Any] | None]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return f"not JSON: {error}", None
+    if not isinstance(row, dict):
+        return "not an object", None
+    absent = [key for key in ("task", "id", "response") if key not in row]
+    if absent:
+        return f"lacks {', '.join(absent)}", None
+    if not isinstance(row["response"], str):
+        return f"response is {row['response']!r}, not a text", None
+    return "", row
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN:,} more"

@@ -1,0 +1,139 @@
+"""`mmla ls`: tasks and groups as a tree, with what data is there and what to do next. Needs no lm-eval."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, packaged_labels
+from harness_ext.taskfile import TaskFile
+from mmla_tasks.documents import Dataset, clip_counts
+from mmla_tasks.errors import DataError
+from mmla_tasks.root import DataRoot
+from mmla_tasks.sources import SOURCES
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What is there of one task's test split."""
+
+    task: str
+    dataset: str
+    labels: int
+    rows: int | None
+    """Rows of the file, else of the released one; None when neither is known."""
+    texts: bool
+    clips: str
+    """``all``, ``some``, ``none``, or ``unknown`` where there are no texts."""
+    difference: str | None
+    """How the row count differs from the released one."""
+    next_step: str
+
+
+def main(arguments: list[str]) -> int:
+    """Print the tree."""
+    parser = argparse.ArgumentParser(prog="mmla ls", description=__doc__)
+    parser.add_argument("group", nargs="?", default=None, help="a group or task; everything by default")
+    parser.add_argument("--data_dir", metavar="PATH", help="data root, or `sample`; else MMLA_DATA_DIR, else the Hub")
+    parser.add_argument("--include_path", metavar="FOLDER", action="append", default=[], type=Path)
+    parser.add_argument("--json", action="store_true", help="one JSON object per task")
+    args = parser.parse_args(arguments)
+    catalogue = Catalogue.load(args.include_path)
+    if args.group:
+        catalogue.resolve([args.group])
+    root = DataRoot.choose(args.data_dir)
+    holdings = {name: _holding(catalogue.files[name], root) for name in _leaves(catalogue, args.group)}
+    lines = (json.dumps(asdict(h)) for h in holdings.values()) if args.json else _tree(catalogue, holdings, root, args.group)
+    for line in lines:
+        print(line)
+    return 0
+
+
+def _leaves(catalogue: Catalogue, group: str | None) -> list[str]:
+    if group:
+        return catalogue.leaves(group)
+    listed = catalogue.leaves("mmla")
+    own = [f.name for f in catalogue.files.values() if not f.is_group and not _is_packaged(f)]
+    return listed + own
+
+
+def _is_packaged(file: TaskFile) -> bool:
+    return str(file.config["dataset"]) in SOURCES
+
+
+def _holding(file: TaskFile, root: DataRoot) -> Holding:
+    labels, dataset = list(file.config["labels"]), str(file.config["dataset"])
+    source = SOURCES.get(dataset)
+    known = source.rows["test"] if source else None
+    try:
+        files = _dataset(file, root)
+        split = files.read("test", labels=labels, dimension=str(file.config["dimension"]), with_clips=True)
+    except DataError as error:
+        return Holding(file.name, dataset, len(labels), known, False, "unknown", None, _first_step(error, root))
+    present, missing = clip_counts(split.documents)
+    clips = "all" if not missing else "some" if present else "none"
+    if root.is_sample:
+        clips = "all"  # drawn when a video task first asks for them
+    step = "" if clips == "all" or not source else source.next_step_for_videos
+    difference = None if root.is_sample else split.difference
+    return Holding(file.name, dataset, len(labels), len(split.documents), True, clips, difference, step)
+
+
+def _dataset(file: TaskFile, root: DataRoot) -> Dataset:
+    name = str(file.config["dataset"])
+    if name.endswith(".tsv"):
+        return Dataset.of_file(file.path.parent / name)
+    if (file.path.parent / name).is_dir():
+        return Dataset.in_folder(file.path.parent / name, name)
+    if root.kind == "hub":
+        raise DataError("no data root", next="set MMLA_DATA_DIR or --data_dir; `mmla run` fetches texts from the Hub")
+    return root.dataset(name, labels_of=packaged_labels, with_clips=False)
+
+
+def _first_step(error: DataError, root: DataRoot) -> str:
+    return error.what if root.kind == "folder" else error.details.get("next", error.what)
+
+
+def _tree(catalogue: Catalogue, holdings: dict[str, Holding], root: DataRoot, group: str | None) -> Iterator[str]:
+    shown = list(holdings.values())
+    known = sum(h.rows or 0 for h in shown)
+    texts, clips = sum(h.texts for h in shown), sum(h.clips == "all" for h in shown)
+    total = len(shown)
+    head = group or "mmla"
+    width = max(len(name) for name in holdings)
+    yield f"{head:<{width + 7}}{total:>2} tasks {known:>8,} test rows   texts {texts}/{total}   clips {clips}/{total}"
+    for name, members, last in _groups(catalogue, holdings, group):
+        yield f"{'└─' if last else '├─'} {name}"
+        for n, member in enumerate(members):
+            stem = "   " if last else "│  "
+            yield f"{stem}{'└─' if n == len(members) - 1 else '├─'} {_leaf_line(holdings[member], width)}"
+    yield f"Every MMLA name also with {TEXT_SUFFIX}. Data from: {_whence(root)}"
+
+
+def _groups(
+    catalogue: Catalogue, holdings: dict[str, Holding], group: str | None
+) -> Iterator[tuple[str, list[str], bool]]:
+    """Yield (heading, leaf names, whether it is the last) for each dimension, then for tasks of one's own."""
+    by_dimension: dict[str, list[str]] = {}
+    for name in holdings:
+        by_dimension.setdefault(str(catalogue.files[name].config["dimension"]), []).append(name)
+    for n, (dimension, names) in enumerate(by_dimension.items()):
+        yield dimension, names, n == len(by_dimension) - 1
+
+
+def _leaf_line(h: Holding, width: int) -> str:
+    rows = "     ?" if h.rows is None else f"{h.rows:>6,}"
+    marks = f"{'✓' if h.texts else '–'} texts  {_CLIP_MARKS[h.clips]} clips"
+    aside = "   ".join(part for part in (h.difference, h.next_step) if part)
+    return f"{h.task:<{width}} {h.labels:>2} labels {rows} rows   {marks}   {aside}".rstrip()
+
+
+_CLIP_MARKS: dict[str, Any] = {"all": "✓", "some": "◐", "none": "–", "unknown": "–"}
+
+
+def _whence(root: DataRoot) -> str:
+    return f"{root.given} ({root.origin})" if root.kind != "hub" else f"the Hub, {root.given} (set MMLA_DATA_DIR or --data_dir for a folder)"

@@ -1,0 +1,301 @@
+"""`mmla run`: every flag of ``lm_eval run`` with the same meaning, and those that MMLA adds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mmla_tasks.errors import MmlaError, UsageError, suggest
+
+EPILOG = """\
+examples:
+  mmla run --model mmla-echo --tasks mmla --limit 2 --data_dir sample
+  mmla run --model mmla-hf --model_args pretrained=Qwen/Qwen2-VL-7B-Instruct,dtype=bfloat16 \\
+      --tasks mmla --run_dir runs/qwen2vl
+  mmla run --model mmla-hf --model_args pretrained=... --tasks mmla_intent --modality text --answer rank
+  mmla run --model mmla-predictions --model_args answers=answers.jsonl --tasks mmla_emotion_meld_text
+
+The same command goes on where an interrupted run stopped: answers are kept in RUN_DIR/journal.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run an evaluation and print its table."""
+    args = _with_config(_parser().parse_args(arguments), arguments)
+    _refuse(args)
+    options = _options(args, arguments)
+    return _run(options, args, console())
+
+
+def console() -> Any:
+    """Standard output; a log file is as wide as the table."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+
+
+def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
+    from harness_ext.cli.progress import RunProgress, clock
+    from harness_ext.reports.console import print_scores
+    from harness_ext.run import run
+
+    began = time.perf_counter()
+    try:
+        outcome = run(options, progress=RunProgress(console), announce=lambda line: console.print(line, markup=False))
+    except (MmlaError, KeyboardInterrupt) as error:
+        _say_what_is_safe(options)
+        raise error
+    if not args.predict_only:
+        print_scores(outcome.results, console)
+    _send_elsewhere(args, outcome)
+    console.print()
+    if outcome.written:
+        names = ", ".join(_relative(path) for path in outcome.written)
+        console.print(f"wrote {names}", markup=False)
+    else:
+        console.print("nothing was written: name a folder with --run_dir to keep results, samples and a score card")
+    laps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in outcome.results["timings"].items() if name != "total")
+    console.print(f"time {clock(time.perf_counter() - began)}: {laps}", markup=False)
+    if args.show_config:
+        import json
+
+        console.print(json.dumps(outcome.results, indent=2, ensure_ascii=False, default=str), markup=False)
+    return 0
+
+
+def _relative(path: Path) -> str:
+    shown = os.path.relpath(path)
+    return (str(path) if shown.startswith("..") else shown) + ("/" if path.is_dir() else "")
+
+
+def _say_what_is_safe(options: Any) -> None:
+    """After a fault: how many answers are in the journal, for whoever fears that hours were lost."""
+    if options.run_dir is None:
+        return
+    from harness_ext.journal import FILE_NAME
+    from harness_ext.run_folder import JOURNAL
+
+    path = options.run_dir / JOURNAL / FILE_NAME
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            count = sum(1 for _ in file)
+        print(f"{count:,} answers are safe in {path.parent}; the same command goes on from there.", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse whose faults look like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = None
+        if message.startswith("unrecognized arguments: "):
+            flag = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
+            hint = suggest(flag, [name for action in self._actions for name in action.option_strings])
+        raise UsageError(message, hint=hint, next=f"{self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    # lm-eval's own actions, so that its flags mean here what they mean there.
+    from lm_eval._cli.utils import (
+        MergeDictAction,
+        SplitArgs,
+        _int_or_none_list_arg_type,
+        request_caching_arg_to_dict,
+        try_parse_json,
+    )
+
+    parser = _Parser(
+        prog="mmla run",
+        description="Evaluate a model on MMLA tasks.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument_group("model and tasks").add_argument
+    add("--config", "-C", metavar="PATH", help="take arguments from a YAML file; flags override it")
+    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-echo or mmla-predictions")
+    add("--model_args", "-a", nargs="+", action=MergeDictAction, metavar="K=V", help="such as pretrained=...,dtype=bfloat16")
+    add("--tasks", "-t", nargs="+", action=SplitArgs, metavar="NAME", help="task and group names, see `mmla ls`")
+    add("--include_path", metavar="FOLDER", action="append", help="further folder of task YAMLs; may be given again")
+    add("--data_dir", metavar="PATH", help="data root, `sample` or `sample:N`; else MMLA_DATA_DIR, else the Hub")
+    add("--data_revision", metavar="REV", help="revision of the Hub dataset")
+
+    add = parser.add_argument_group("what is asked, and how").add_argument
+    add("--modality", choices=("text+video", "text", "video", "text+video+audio"), help="what the model is shown (default: as the tasks say)")
+    add("--answer", choices=("generate", "constrained", "rank"), help="free text and parsing (default), only answer forms, or labels ranked by likelihood")
+    add("--protocol", choices=("clean", "paper"), default="clean", help="`paper` reproduces the released wording and parsing (docs/protocol.md)")
+    add("--on_bad_clip", choices=("error", "skip", "text"), default="error", help="stop, leave the row out, or ask it without video")
+    add("--require_all", action="store_true", help="a task none of whose clips is there is an error")
+    add("--num_fewshot", "-f", type=int, metavar="N", help="examples in the prompt (text tasks), drawn per document from train")
+    add("--limit", "-L", type=float, metavar="N", help="rows per task, as a count or a share below 1")
+    add("--samples", "-E", type=try_parse_json, metavar="JSON", help="rows per task, such as '{\"mmla_intent_mintrec\": [0, 3]}'")
+    add("--gen_kwargs", nargs="+", action=MergeDictAction, metavar="K=V", help="decoding, over the tasks' greedy 64 tokens")
+
+    add = parser.add_argument_group("prompt format").add_argument
+    add("--apply_chat_template", nargs="?", const=True, default=None, metavar="NAME", help="default: when the model has one")
+    add("--no_chat_template", action="store_true", help="ask without the model's chat template")
+    add("--system_instruction", metavar="TEXT", help="system message")
+    add("--fewshot_as_multiturn", type=lambda x: x.lower() in ("true", "1", "yes"), nargs="?", const=True, default=None, metavar="BOOL", help="examples as turns (default: with a chat template)")
+
+    add = parser.add_argument_group("output").add_argument
+    add("--run_dir", type=Path, metavar="FOLDER", help="journal, results, samples and score card of this run")
+    add("--output_path", "-o", metavar="PATH", help="refused: use --run_dir")
+    add("--log_samples", "-s", action="store_true", help="samples are always logged")
+    add("--predict_only", "-x", action="store_true", help="print no scores")
+    add("--write_out", "-w", action="store_true", help="print the first prompts")
+    add("--show_config", action="store_true", help="print the whole results")
+    add("--wandb_args", nargs="+", action=MergeDictAction, metavar="K=V", help="send scores to Weights & Biases")
+    add("--wandb_config_args", nargs="+", action=MergeDictAction, metavar="K=V", help="its configuration")
+    add("--trackio_args", nargs="+", action=MergeDictAction, metavar="K=V", help="send scores to Trackio")
+    add("--hf_hub_log_args", nargs="+", action=MergeDictAction, metavar="K=V", help="send scores to the Hub as lm-eval does; samples stay here")
+
+    add = parser.add_argument_group("running").add_argument
+    add("--batch_size", "-b", metavar="N", help="requests at once")
+    add("--max_batch_size", type=int, metavar="N", help="upper bound for --batch_size auto")
+    add("--device", metavar="NAME", help="such as cuda, cuda:0, cpu")
+    add("--seed", type=partial(_int_or_none_list_arg_type, 3, 4, "0,1234,1234,1234"), metavar="N,N,N,N", help="python, numpy, torch, few-shot (default 0,1234,1234,1234)")
+    add("--trust_remote_code", action="store_true", help="run code of a Hub repository")
+    add("--metadata", nargs="+", action=MergeDictAction, metavar="K=V", help="further task metadata")
+    add("--use_cache", "-c", metavar="PATH", help="refused: the journal does it")
+    add("--cache_requests", type=request_caching_arg_to_dict, nargs="?", const="true", metavar="MODE", help="refused: the journal does it")
+    add("--check_integrity", action="store_true", help="validate the tasks first, as `mmla check` does")
+    add("--confirm_run_unsafe_code", action="store_true", help="accepted; no MMLA task runs code")
+    add("--verbosity", "-v", type=str.upper, metavar="LEVEL", help="deprecated by lm-eval: LMEVAL_LOG_LEVEL")
+    return parser
+
+
+def _with_config(args: argparse.Namespace, arguments: list[str]) -> argparse.Namespace:
+    """Fill arguments from ``--config`` where no flag gave them."""
+    if args.config is None:
+        return args
+    import yaml
+
+    path = Path(args.config)
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError("the config cannot be read", file=path, why=str(error).split("\n")[0]) from None
+    known = vars(args).keys() - {"config"}
+    unknown = [key for key in given or {} if key not in known]
+    if not isinstance(given, Mapping) or unknown:
+        raise UsageError(
+            f"the config has {'unknown keys: ' + ', '.join(unknown) if unknown else 'no keys'}",
+            file=path,
+            hint=suggest(unknown[0], known) if unknown else None,
+        )
+    defaults = vars(_parser().parse_args([]))
+    for key, value in given.items():
+        if getattr(args, key) == defaults[key]:
+            setattr(args, key, Path(value) if key == "run_dir" else value)
+    if isinstance(args.tasks, str):
+        args.tasks = args.tasks.split(",")
+    return args
+
+
+def _refuse(args: argparse.Namespace) -> None:
+    for flag in ("use_cache", "cache_requests"):
+        if getattr(args, flag) is not None:
+            raise UsageError(
+                f"--{flag} is not offered: its keys know neither clips nor modality nor data root",
+                next="--run_dir FOLDER keeps a journal; the same command goes on from there",
+            )
+    if args.output_path is not None:
+        raise UsageError("--output_path is not offered", next=f"--run_dir {args.output_path}")
+    if args.model is None:
+        raise UsageError("no model is named", next="--model mmla-hf --model_args pretrained=...")
+    if args.no_chat_template and args.apply_chat_template:
+        raise UsageError("--apply_chat_template and --no_chat_template exclude each other", next="leave one of them out")
+
+
+def _options(args: argparse.Namespace, arguments: list[str]) -> Any:
+    from harness_ext.run import RunOptions
+
+    include = args.include_path or []
+    if args.check_integrity:
+        from harness_ext.cli.check import check_folders
+
+        check_folders([Path(p) for p in include])
+    chat: bool | str | None = False if args.no_chat_template else args.apply_chat_template
+    return RunOptions(
+        model=args.model,
+        tasks=args.tasks or [],
+        model_args=args.model_args or {},
+        include_path=[Path(p) for p in ([include] if isinstance(include, str) else include)],
+        data_dir=args.data_dir,
+        data_revision=args.data_revision,
+        modality=args.modality,
+        answer=args.answer,
+        protocol=args.protocol,
+        on_bad_clip=args.on_bad_clip,
+        require_all=args.require_all,
+        run_dir=args.run_dir,
+        limit=args.limit,
+        samples=_samples(args.samples),
+        num_fewshot=args.num_fewshot,
+        batch_size=args.batch_size,
+        max_batch_size=args.max_batch_size,
+        device=args.device,
+        gen_kwargs=args.gen_kwargs or {},
+        system_instruction=args.system_instruction,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=args.fewshot_as_multiturn,
+        seed=args.seed or (0, 1234, 1234, 1234),
+        trust_remote_code=args.trust_remote_code,
+        metadata=args.metadata or {},
+        predict_only=args.predict_only,
+        write_out=args.write_out,
+        command=_command(arguments),
+    )
+
+
+def _samples(given: Any) -> Any:
+    """The rows of ``--samples``: inline JSON, or the path of a JSON file, as lm-eval takes."""
+    if given is None or isinstance(given, dict):
+        return given
+    import json
+
+    try:
+        return json.loads(Path(given).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--samples {given} is neither JSON nor a JSON file", why=error) from None
+
+
+def _command(arguments: list[str]) -> str:
+    """The command for the record; the run folder is left out, since it changes no number."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip or argument == "--run_dir" or argument.startswith("--run_dir="):
+            skip = argument == "--run_dir"
+            continue
+        kept.append(argument)
+    return shlex.join(["mmla", "run", *kept])
+
+
+def _send_elsewhere(args: argparse.Namespace, outcome: Any) -> None:
+    """Hand scores to lm-eval's loggers. Samples stay here: they hold licensed texts."""
+    if not (args.wandb_args or args.trackio_args or args.hf_hub_log_args):
+        return
+    from lm_eval.loggers import EvaluationTracker, TrackioLogger, WandbLogger
+
+    if args.wandb_args:
+        wandb = WandbLogger(args.wandb_args, args.wandb_config_args)
+        wandb.post_init(outcome.results)
+        wandb.log_eval_result()
+        wandb.run.finish()
+    if args.trackio_args:
+        trackio = TrackioLogger(args.trackio_args)
+        trackio.post_init(outcome.results)
+        trackio.log_eval_result()
+        trackio.finish()
+    if args.hf_hub_log_args:
+        if args.hf_hub_log_args.get("push_samples_to_hub"):
+            raise UsageError("samples are not pushed: they hold licensed texts", next="leave push_samples_to_hub out")
+        tracker = EvaluationTracker(token=os.environ.get("HF_TOKEN", ""), **args.hf_hub_log_args)
+        tracker.save_results_aggregated(results=outcome.results, samples=None)

@@ -1,0 +1,128 @@
+"""`mmla show`: what a model is asked, row by row: rendered prompts, tokens, labels, and the frames as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmla_tasks.errors import MissingExtraError, UsageError
+
+
+def main(arguments: list[str]) -> int:
+    """Print rows of one task."""
+    args = _parser().parse_args(arguments)
+    task = _task(args)
+    tokenizer = _tokenizer(args.pretrained) if args.pretrained else None
+    for line in _about(task):
+        print(line)
+    for n, document in enumerate(task.eval_docs[: args.n]):
+        for line in _row(task, document, args, tokenizer, n):
+            print(line)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mmla show", description=__doc__)
+    parser.add_argument("task", help="a leaf task, such as mmla_intent_mintrec")
+    parser.add_argument("--n", type=int, default=3, help="rows to show (default 3)")
+    parser.add_argument("--data_dir", metavar="PATH", help="data root, or `sample`; else MMLA_DATA_DIR, else the Hub")
+    parser.add_argument("--include_path", metavar="FOLDER", action="append", default=[], type=Path)
+    parser.add_argument("--modality", choices=("text+video", "text", "video"))
+    parser.add_argument("--protocol", choices=("clean", "paper"), default="clean")
+    parser.add_argument("--num_fewshot", type=int, default=0, metavar="N")
+    parser.add_argument("--pretrained", metavar="MODEL", help="apply this model's chat template and count its tokens")
+    parser.add_argument("--num_frames", type=int, metavar="N", help="frames per clip (default 4)")
+    parser.add_argument("--fps", type=float, metavar="RATE", help="frames per second instead")
+    parser.add_argument("--max_pixels", type=int, metavar="N", help="upper bound of height x width")
+    parser.add_argument("--frames_dir", type=Path, default=Path("frames"), metavar="FOLDER", help="where contact sheets go")
+    return parser
+
+
+def _task(args: argparse.Namespace) -> Any:
+    from harness_ext.catalogue import Catalogue
+    from harness_ext.run import RunOptions, load_tasks
+
+    catalogue = Catalogue.load(args.include_path)
+    (name,) = catalogue.resolve([args.task], args.modality)
+    if catalogue.files[name].is_group:
+        raise UsageError(f"{name} is a group", next=f"name one of: {', '.join(catalogue.leaves(name))}")
+    options = RunOptions(
+        model="mmla-echo",
+        tasks=[name],
+        include_path=args.include_path,
+        data_dir=args.data_dir,
+        modality=args.modality,
+        protocol=args.protocol,
+        num_fewshot=args.num_fewshot,
+    )
+    return load_tasks([name], options)["tasks"][name]
+
+
+def _about(task: Any) -> Iterator[str]:
+    split = task.split("test")
+    yield f"{task.spec.task}   {len(split.documents):,} rows   {task.modality}   {split.path}"
+    if split.difference:
+        yield f"note: {split.difference}"
+    yield f"labels ({len(task.spec.labels)}): {', '.join(task.spec.labels)}"
+    yield f"decoding: {task.config.generation_kwargs}"
+
+
+def _row(task: Any, document: Any, args: argparse.Namespace, tokenizer: Any, n: int) -> Iterator[str]:
+    chat = _chat(tokenizer)
+    prompt = task.fewshot_context(
+        document,
+        args.num_fewshot,
+        apply_chat_template=chat is not None,
+        fewshot_as_multiturn=chat is not None,
+        chat_template=chat,
+    )
+    yield f"\n── row {n + 1}   id {document['id']}   gold: {document['label']} " + "─" * 20
+    yield prompt
+    yield f"   answer form: {task.doc_to_target(document)}"
+    if tokenizer is not None:
+        text = getattr(tokenizer, "tokenizer", tokenizer)
+        ids = text(prompt, add_special_tokens=chat is None)["input_ids"]
+        yield f"   tokens: {len(ids):,} (video not counted)   {text.convert_ids_to_tokens(ids)}"
+    if document["clip"] is not None:
+        yield from _frames(task, document, args)
+
+
+def _chat(tokenizer: Any) -> Any:
+    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
+        return None
+    from harness_ext.messages import render_chat
+
+    def apply(messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+        return str(render_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt))
+
+    return apply
+
+
+def _frames(task: Any, document: Any, args: argparse.Namespace) -> Iterator[str]:
+    from harness_ext.video import FramePolicy, contact_sheet, decode
+
+    policy = FramePolicy.from_args(num_frames=args.num_frames, fps=args.fps, max_pixels=args.max_pixels)
+    who = f"{task.spec.task} id {document['id']}"
+    frames = decode(document["clip"], policy, who=who)
+    args.frames_dir.mkdir(parents=True, exist_ok=True)
+    path = args.frames_dir / f"{task.spec.task}-{document['id']}.png".replace("/", "_")
+    contact_sheet(frames, path, f"{who}   {document['label']}")
+    seconds = ", ".join(f"{s:.2f}" for s in frames.seconds)
+    yield f"   clip: {document['clip']['path']}"
+    yield f"   frames {list(frames.indices)} at {seconds} s of {frames.source_frames}, drawn in {path}"
+
+
+def _tokenizer(name: str) -> Any:
+    try:
+        from harness_ext.messages import load_processor
+    except ImportError:
+        load_processor = None  # type: ignore[assignment]
+    try:
+        import transformers
+    except ModuleNotFoundError:
+        raise MissingExtraError("transformers", extra="hf", purpose="mmla show --pretrained") from None
+    if load_processor is not None:
+        return load_processor(name)
+    return transformers.AutoTokenizer.from_pretrained(name)

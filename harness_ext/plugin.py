@@ -1,0 +1,24 @@
+"""Tells lm-eval about our backends.
+
+Later lm-eval releases read the entry points of pyproject.toml; 0.4.13 does not, so `mmla run` registers here. The
+built-in models must be registered first: lm-eval takes a non-empty registry as complete.
+"""
+
+from __future__ import annotations
+
+BACKENDS = {
+    "mmla-echo": "harness_ext.backends.echo:EchoLM",
+    "mmla-hf": "harness_ext.backends.hf:HFLabelLM",
+    "mmla-predictions": "harness_ext.backends.predictions:PredictionsLM",
+}
+"""Name -> ``module:class``, loaded on first use."""
+
+
+def register() -> None:
+    """Register every backend by name; harmless when repeated."""
+    import lm_eval.models  # noqa: F401  # first, see above
+    from lm_eval.api.registry import model_registry
+
+    for name, target in BACKENDS.items():
+        if name not in model_registry:
+            model_registry.register(name, target=target)

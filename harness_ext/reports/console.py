@@ -1,0 +1,59 @@
+"""The table at the end of a run, for a terminal or a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness_ext.reports.table import averages, notes, rows
+
+ROOM_FOR_PUBLISHED = 125
+"""Columns that a terminal needs for the published rows; narrower ones get the table without them."""
+
+
+def print_scores(results: Mapping[str, Any], console: Console) -> None:
+    """Print scores with their intervals, baselines and published neighbours, then what limits them."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for heading in ("acc", "95 %", "wF1", "mF1", "unparsed", "majority"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    beside = console.width >= ROOM_FOR_PUBLISHED
+    if beside:
+        table.add_column("published (zero-shot)", no_wrap=True)
+    last = ""
+    for row in rows(results):
+        dimension = row.dimension if row.dimension != last else ""
+        last = row.dimension
+        table.add_row(
+            dimension,
+            row.dataset,
+            number(row.acc),
+            interval(row.low, row.high),
+            number(row.weighted_f1),
+            number(row.macro_f1),
+            "" if row.unparsed is None else f"{row.unparsed:.1f} %",
+            number(row.majority),
+            *([row.published] if beside else []),
+        )
+    for average in averages(results):
+        bounds = "" if average.low is None or average.high is None else interval(average.low, average.high)
+        table.add_row(Text(average.name), "", number(average.acc), bounds)
+    console.print()
+    console.print(table)
+    for note in notes(results):
+        console.print(Text(note))
+
+
+def number(value: float | None) -> str:
+    """One decimal, or a dash for what cannot be said."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def interval(low: float, high: float) -> str:
+    """Such as ``52.2–61.4``."""
+    return f"{low:.1f}–{high:.1f}"

@@ -1,0 +1,79 @@
+"""The Markdown score card of a run: a function of its results alone, without dates or timings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from harness_ext.reports.console import interval, number
+from harness_ext.reports.table import averages, notes, rows
+from mmla_tasks.published import source
+
+
+def score_card(results: Mapping[str, Any]) -> str:
+    """Lay results out as Markdown."""
+    text: str = _template().render(
+        model=_model_name(results),
+        notes=notes(results),
+        rows=list(rows(results)),
+        averages=averages(results),
+        left_out=results["mmla"]["left_out"],
+        made=list(_made(results)),
+        tasks=results["mmla"]["tasks"],
+        published_source=source(),
+        number=number,
+        interval=interval,
+        outcomes=_outcomes,
+    )
+    return text
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    text = resources.files("harness_ext.reports").joinpath("scorecard.md.j2").read_text(encoding="utf-8")
+    # Cells may hold anything a model or a path is named: keep them from breaking the table.
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, finalize=_cell, trim_blocks=False)
+    return environment.from_string(text)
+
+
+def _cell(value: Any) -> Any:
+    return value.replace("|", "\\|").replace("\n", " ") if isinstance(value, str) else value
+
+
+def _model_name(results: Mapping[str, Any]) -> str:
+    config = results["config"]
+    name = config["model_args"].get("pretrained") or results["mmla"]["model"].get("name")
+    return f"{name} ({config['model']})" if name else str(config["model"])
+
+
+def _made(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    block, config = results["mmla"], results["config"]
+    decoding = {json.dumps(d, sort_keys=True) for d in block["decoding"].values()}
+    data = block["data"]["root"]
+    shown = {
+        "command": config["command"] and f"`{config['command']}`",
+        "model": _plain(block["model"]),
+        "answers": block["answer"],
+        "protocol": block["protocol"],
+        "modality": block["modality"],
+        "chat template": "applied" if block["chat_template"]["applied"] else "none",
+        "few-shot examples": config["num_fewshot"] or 0,
+        "frames": _plain(block["frame_policy"]) if block["frame_policy"] else None,
+        "decoding": "; ".join(sorted(decoding)),
+        "data": f"{data['given']} ({data['kind']})" if data else "files beside the task YAMLs",
+        "versions": _plain(block["versions"]),
+    }
+    return [(name, str(value)) for name, value in shown.items() if value is not None]
+
+
+def _plain(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items() if value not in (None, [], {}))
+
+
+def _outcomes(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count and name != "matched") or "none"

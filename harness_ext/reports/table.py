@@ -1,0 +1,107 @@
+"""The score table of a run as plain data; console and score card only lay it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmla_tasks.published import published
+from mmla_tasks.sources import SOURCES
+from mmla_tasks.statistics import wilson_interval
+
+SHOWN_MODELS = {"text": ("Qwen2-7B", "GPT-4o"), "video": ("Qwen2-VL-7B", "GPT-4o")}
+"""Published rows shown beside ours: the usual 7B of that kind and the best zero-shot system."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Scores of one task, in percent."""
+
+    task: str
+    dimension: str
+    dataset: str
+    rows: int
+    acc: float | None
+    low: float
+    high: float
+    weighted_f1: float | None
+    macro_f1: float | None
+    macro_f1_low: float
+    macro_f1_high: float
+    unparsed: float | None
+    majority: float | None
+    prior: float | None
+    published: str
+    """Such as ``Qwen2-VL-7B 56.6 · GPT-4o 63.4``; empty for other datasets."""
+
+
+@dataclass(frozen=True)
+class Average:
+    """One way of averaging over the tasks of a run, in percent."""
+
+    name: str
+    acc: float
+    low: float | None = None
+    high: float | None = None
+
+
+def rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    """One row per task that was run, in the order of the run."""
+    for name, block in results["mmla"]["tasks"].items():
+        scores = results["results"][name]
+        low, high = block["intervals"]["acc"]
+        f1_low, f1_high = block["intervals"]["macro_f1"]
+        yield Row(
+            task=name,
+            dimension=block["dimension"],
+            dataset=block["dataset"],
+            rows=block["counts"]["asked"],
+            acc=_percent(scores.get("acc,none")),
+            low=100 * low,
+            high=100 * high,
+            weighted_f1=_percent(scores.get("weighted_f1,none")),
+            macro_f1=_percent(scores.get("macro_f1,none")),
+            macro_f1_low=100 * f1_low,
+            macro_f1_high=100 * f1_high,
+            unparsed=_percent(scores.get("unparsed,none")),
+            majority=_percent(block["baselines"]["majority"]["accuracy"]),
+            prior=_percent(block["baselines"]["prior"]["accuracy"]),
+            published=_published(block),
+        )
+
+
+def averages(results: Mapping[str, Any]) -> list[Average]:
+    """Both averages over all tasks of the run; none for a single task.
+
+    The first weighs every row alike; on the twelve full test sets it is the published leaderboard's ACC.
+    """
+    blocks = results["mmla"]["tasks"]
+    scored = [(results["results"][name], block["counts"]["asked"]) for name, block in blocks.items()]
+    known = [(scores["acc,none"], asked) for scores, asked in scored if scores.get("acc,none") is not None and asked]
+    if len(known) < 2:
+        return []
+    total = sum(asked for _, asked in known)
+    correct = round(sum(acc * asked for acc, asked in known))
+    low, high = wilson_interval(correct, total)
+    whole = len(known) == len(SOURCES) and {block["dataset"] for block in blocks.values()} == set(SOURCES)
+    return [
+        Average("all rows (leaderboard)" if whole else "all rows", 100 * correct / total, 100 * low, 100 * high),
+        Average("mean of datasets", 100 * sum(acc for acc, _ in known) / len(known)),
+    ]
+
+
+def notes(results: Mapping[str, Any]) -> list[str]:
+    """What must stand beside every score."""
+    return list(results["mmla"]["notes"])
+
+
+def _published(block: Mapping[str, Any]) -> str:
+    table = published("zero_shot")
+    kind = "text" if block["modality"] == "text" else "video"
+    shown = [(m, table[m].get(block["dataset"])) for m in SHOWN_MODELS[kind] if m in table]
+    return " · ".join(f"{model} {acc:.1f}" for model, acc in shown if acc is not None)
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value

@@ -1,0 +1,309 @@
+"""From lm-eval's evaluation to results that can be checked: its own schema plus one `mmla` block.
+
+Everything here is a function of answers, tasks and options; two equal commands give equal bytes but for `date` and
+`timings`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmla_tasks.root import SAMPLE_NOTE, DataRoot
+from mmla_tasks.scorers import confusion_matrix, outcome_counts, per_class
+from mmla_tasks.statistics import (
+    bootstrap_macro_f1_interval,
+    majority_baseline,
+    prior_baseline,
+    wilson_interval,
+)
+
+if TYPE_CHECKING:
+    from harness_ext.run import RunOptions
+
+SCHEMA = 1
+"""Version of the `mmla` block; raised when a reader of older results would misread it."""
+
+BENCHMARK = ("mmla", "mmla_text")
+"""Groups whose average is the benchmark's, if nothing is missing."""
+
+_PACKAGES = ("mmla-eval", "lm_eval", "numpy", "scikit-learn", "jinja2")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A task that was asked for and not run."""
+
+    task: str
+    dataset: str
+    why: str
+    next_step: str
+
+
+def build_results(
+    evaluated: Mapping[str, Any],
+    loaded: Mapping[str, Any],
+    backend: Any,
+    options: RunOptions,
+    *,
+    left_out: Sequence[LeftOut],
+    root: DataRoot | None,
+) -> dict[str, Any]:
+    """Put results together.
+
+    Args:
+        evaluated: What ``lm_eval.evaluator.evaluate`` returned, samples included.
+        loaded: Its ``tasks`` and ``groups``.
+        backend: The model that answered.
+        options: The run's options.
+        left_out: Tasks that had no clips.
+        root: Where the data came from; None when every task brought its own file.
+    """
+    tasks = loaded["tasks"]
+    schema = {k: v for k, v in evaluated.items() if k != "samples"}
+    return {
+        **schema,
+        "results": {name: _sorted_metrics(values) for name, values in schema["results"].items()},
+        "config": _config(backend, options),
+        "mmla": {
+            "schema": SCHEMA,
+            "notes": list(_notes(tasks, evaluated, options, left_out, root, backend)),
+            "model": _identity(backend),
+            "answer": options.answer_mode,
+            "protocol": options.protocol,
+            "modality": options.modality or "as the tasks say",
+            "chat_template": _chat_template(backend, options),
+            "frame_policy": _frame_policy(backend, tasks),
+            "decoding": {name: dict(task.config.generation_kwargs) for name, task in tasks.items()},
+            "on_bad_clip": options.on_bad_clip,
+            "versions": _versions(backend),
+            "data": {"root": asdict(root) if root else None},
+            "tasks": {name: _task_block(task, evaluated["samples"][name]) for name, task in tasks.items()},
+            "groups": {name: _group_block(group, evaluated) for name, group in loaded["groups"].items()},
+            "left_out": [asdict(item) for item in left_out],
+        },
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "timings": {},
+    }
+
+
+def sample_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One row per document for the samples file: lm-eval's keys, what was said, and what it means.
+
+    The pairs that every corpus metric reduces are left out: gold and answer already say them.
+    """
+    for row in rows:
+        response, answer = row["resps"][0][0], row["filtered_resps"][0]
+        yield {
+            "doc_id": row["doc_id"],
+            "doc": _portable(row["doc"]),
+            "target": row["target"],
+            "arguments": [[arguments[0], arguments[1]] for arguments in row["arguments"]],
+            "resps": [[str(response)]],
+            "filtered_resps": [str(answer)],
+            "answer": {
+                "label": str(answer),
+                "outcome": answer.outcome,
+                "rule": answer.rule,
+                "released": answer.released,
+                "truncated": answer.truncated,
+            },
+            "response": {k: v for k, v in response.to_dict().items() if k != "response"},
+            **_label_probabilities(response),
+            "filter": row["filter"],
+            **({"acc": row["acc"]} if "acc" in row else {}),
+            "doc_hash": row["doc_hash"],
+            "prompt_hash": row["prompt_hash"],
+            "target_hash": row["target_hash"],
+        }
+
+
+def _portable(document: Mapping[str, Any]) -> dict[str, Any]:
+    clip = document["clip"]
+    return {**document, "clip": {k: v for k, v in clip.items() if k != "mtime_ns"} if clip else None}
+
+
+def probabilities(scores: Mapping[str, float]) -> dict[str, float]:
+    """Label probabilities: softmax of the labels' log-probabilities."""
+    top = max(scores.values())
+    weights = {label: math.exp(score - top) for label, score in scores.items()}
+    total = sum(weights.values())
+    return {label: weight / total for label, weight in weights.items()}
+
+
+def length_normalised(scores: Mapping[str, float], tokens: Mapping[str, int] | None) -> str:
+    """The label with the highest log-probability per token (the first one on a tie)."""
+    counts = tokens or {}
+    return max(scores, key=lambda label: scores[label] / max(counts.get(label, 1), 1))
+
+
+def _label_probabilities(response: Any) -> dict[str, Any]:
+    if not response.label_scores:
+        return {}
+    return {
+        "probabilities": probabilities(response.label_scores),
+        "length_normalised": length_normalised(response.label_scores, response.label_tokens),
+    }
+
+
+def _task_block(task: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Everything about one task that lm-eval's schema has no place for."""
+    labels = task.spec.labels
+    responses = [row["resps"][0][0] for row in rows]
+    answers = [row["filtered_resps"][0] for row in rows]
+    scored = [(row["doc"]["label"], str(row["filtered_resps"][0])) for row in rows if "acc" in row]
+    golds = [gold for gold, _ in scored]
+    correct = sum(gold == answer for gold, answer in scored)
+    return {
+        "dataset": task.spec.dataset,
+        "dimension": task.spec.dimension,
+        "modality": task.modality,
+        "labels": list(labels),
+        "data": _data_block(task),
+        "counts": _counts(responses, answers),
+        "intervals": {
+            "acc": wilson_interval(correct, len(scored)),
+            "macro_f1": bootstrap_macro_f1_interval(scored, labels) if scored else (0.0, 1.0),
+        },
+        "baselines": {"majority": majority_baseline(golds, labels), "prior": prior_baseline(golds, labels)},
+        "per_class": per_class(scored, labels),
+        "confusion": confusion_matrix(scored, labels),
+        "prompts_sha256": _prompts_digest(rows),
+        **_rank_block(rows),
+    }
+
+
+def _data_block(task: Any) -> dict[str, Any]:
+    split = task.split("test")
+    return {
+        "file": split.path.name,
+        "sha256": split.sha256,
+        "rows": len(split.documents),
+        "known_rows": split.known_rows,
+        "difference": split.difference,
+        "commit": task.root.commit(task.spec.dataset) if task.root else None,
+    }
+
+
+def _counts(responses: Sequence[Any], answers: Sequence[Any]) -> dict[str, Any]:
+    outcomes = outcome_counts(answers)
+    answered = len(answers) - outcomes["skipped"]
+    return {
+        "rows": len(answers),
+        "asked": answered,
+        "skipped": outcomes["skipped"],
+        "as_text": sum(response.as_text for response in responses),
+        "unparsed": answered - outcomes["matched"],
+        "truncated": sum(answer.truncated for answer in answers),
+        "outcomes": outcomes,
+    }
+
+
+def _rank_block(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracy by log-probability per token, beside the one by summed log-probability that `acc` is."""
+    scored = [(row["doc"]["label"], row["resps"][0][0]) for row in rows]
+    ranked = [(gold, response) for gold, response in scored if response.label_scores]
+    if not ranked:
+        return {}
+    hits = sum(length_normalised(r.label_scores, r.label_tokens) == gold for gold, r in ranked)
+    return {"acc_length_normalised": hits / len(ranked)}
+
+
+def _group_block(group: Any, evaluated: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [row for task in group.get_all_tasks() for row in evaluated["samples"][task.task_name] if "acc" in row]
+    correct = int(sum(row["acc"] for row in rows))
+    tasks = [task.task_name for task in group.get_all_tasks()]
+    return {"tasks": tasks, "rows": len(rows), "intervals": {"acc": wilson_interval(correct, len(rows))}}
+
+
+def _notes(
+    tasks: Mapping[str, Any],
+    evaluated: Mapping[str, Any],
+    options: RunOptions,
+    left_out: Sequence[LeftOut],
+    root: DataRoot | None,
+    backend: Any,
+) -> Iterator[str]:
+    """What must stand beside every score of this run."""
+    if root is not None and root.is_sample:
+        yield SAMPLE_NOTE
+    if options.model == "mmla-echo":
+        yield f"answers by the echo rule `{backend.rule}`, not by a model: scores mean nothing"
+    if options.limit is not None:
+        yield f"limited to {options.limit:g} {'rows' if options.limit >= 1 else 'of the rows'} per task (--limit)"
+    if options.samples is not None:
+        yield "chosen rows only (--samples)"
+    if left_out:
+        names = ", ".join(item.dataset for item in left_out)
+        total = len(left_out) + len(tasks)
+        yield f"not asked: {names} (no clips): this is {len(tasks)} of {total} tasks, not the benchmark average"
+    for name, task in tasks.items():
+        split = task.split("test")
+        if split.difference and not (root is not None and root.is_sample):
+            yield f"{name}: {split.difference}"
+        skipped = sum("acc" not in row for row in evaluated["samples"][name])
+        if skipped:
+            yield f"{name}: {skipped:,} rows skipped because of bad clips; scores are over the rest"
+
+
+def _sorted_metrics(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: (None if isinstance(value, float) and math.isnan(value) else value) for key, value in values.items()}
+
+
+def _config(backend: Any, options: RunOptions) -> dict[str, Any]:
+    """lm-eval's ``config`` block."""
+    return {
+        "model": options.model,
+        "model_args": dict(options.model_args),
+        "batch_size": options.batch_size,
+        "limit": options.limit,
+        "samples": dict(options.samples) if options.samples is not None else None,
+        "gen_kwargs": dict(options.gen_kwargs) or None,
+        "num_fewshot": options.num_fewshot,
+        "system_instruction": options.system_instruction,
+        **dict(zip(("random_seed", "numpy_seed", "torch_seed", "fewshot_seed"), options.seed, strict=False)),
+        "command": options.command,
+    }
+
+
+def _identity(backend: Any) -> dict[str, Any]:
+    return dict(backend.identity()) if hasattr(backend, "identity") else {}
+
+
+def _chat_template(backend: Any, options: RunOptions) -> dict[str, Any]:
+    from harness_ext.run import chat_template_applied
+
+    applied = chat_template_applied(backend, options)
+    text = backend.chat_template(options.apply_chat_template or False) if applied and hasattr(backend, "chat_template") else None
+    return {"applied": applied, "sha256": hashlib.sha256(text.encode()).hexdigest() if text else None}
+
+
+def _frame_policy(backend: Any, tasks: Mapping[str, Any]) -> dict[str, Any] | None:
+    policy = getattr(backend, "frame_policy", None)
+    if policy is None or not any(task.has_video for task in tasks.values()):
+        return None
+    return dict(policy.to_dict())
+
+
+def _versions(backend: Any) -> dict[str, str]:
+    names = (*_PACKAGES, *getattr(backend, "PACKAGES", ()))
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _prompts_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(row["prompt_hash"].encode())
+    return digest.hexdigest()

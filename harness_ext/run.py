@@ -1,0 +1,441 @@
+"""One evaluation from names to numbers: what `mmla run` and `harness_ext.evaluate` do.
+
+The evaluation itself is lm-eval's (`lm_eval.evaluator.evaluate`); here stands what surrounds it: choosing tasks
+and data, checking clips before a model is loaded, the journal, and results that can be checked.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness_ext.catalogue import Catalogue, yaml_folder
+from harness_ext.plugin import BACKENDS
+from harness_ext.requests import ANSWER_MODES
+from harness_ext.results import LeftOut, build_results, sample_rows
+from harness_ext.run_folder import RunFolder
+from harness_ext.session import Progress, Session, missing_clip, session
+from harness_ext.taskfile import MODALITIES
+from mmla_tasks.errors import MissingExtraError, MmlaError, ModelError, UsageError, suggest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything a run can be told; names and meanings are those of ``mmla run``'s flags."""
+
+    model: str
+    tasks: Sequence[str]
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    include_path: Sequence[Path] = ()
+    data_dir: str | None = None
+    data_revision: str | None = None
+    modality: str | None = None
+    answer: str | None = None
+    protocol: str = "clean"
+    on_bad_clip: str = "error"
+    require_all: bool = False
+    run_dir: Path | None = None
+    limit: float | None = None
+    samples: Mapping[str, list[int]] | None = None
+    num_fewshot: int | None = None
+    batch_size: int | str | None = None
+    max_batch_size: int | None = None
+    device: str | None = None
+    gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    system_instruction: str | None = None
+    apply_chat_template: bool | str | None = None
+    """None: when the model has one."""
+    fewshot_as_multiturn: bool | None = None
+    """None: when a chat template is applied."""
+    seed: Sequence[int | None] = (0, 1234, 1234, 1234)
+    """python, numpy, torch, few-shot; lm-eval's defaults."""
+    trust_remote_code: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    predict_only: bool = False
+    write_out: bool = False
+    command: str | None = None
+    """The command line, for the record."""
+
+    def __post_init__(self) -> None:
+        if self.answer not in (None, *ANSWER_MODES):
+            raise UsageError(f"--answer {self.answer} is not known", choices=", ".join(ANSWER_MODES))
+        if self.modality == "text+video+audio" or (self.modality or "").endswith("+audio"):
+            raise UsageError("no backend hears yet: +audio is reserved", choices=", ".join(MODALITIES))
+        if self.model not in BACKENDS:
+            raise ModelError(
+                f"`{self.model}` is no backend of mmla",
+                hint=suggest(self.model, BACKENDS),
+                backends=", ".join(BACKENDS),
+                next=f'for lm-eval\'s own: lm_eval --include_path "$(mmla where)" --model {self.model} ...',
+            )
+        if self.limit is not None and self.samples is not None:
+            raise UsageError("--limit and --samples exclude each other", next="leave one of them out")
+
+    @property
+    def answer_mode(self) -> str:
+        """How answers are had: ``--answer``, else the model argument, else free text."""
+        return str(self.answer or self.model_args.get("answer") or "generate")
+
+
+@dataclass
+class RunOutcome:
+    """What a run produced."""
+
+    results: dict[str, Any]
+    samples: dict[str, list[dict[str, Any]]]
+    written: list[Path] = field(default_factory=list)
+    found: int = 0
+    """Answers that the journal already held."""
+
+
+def run(options: RunOptions, *, progress: Progress | None = None, announce: Any = None) -> RunOutcome:
+    """Evaluate.
+
+    Args:
+        options: What to run.
+        progress: Where progress is shown; nowhere by default.
+        announce: Called with (line: str) for what happens before the first answer.
+
+    Raises:
+        MmlaError: anything the user can mend; what was answered before is in the journal.
+    """
+    say = announce or (lambda line: None)
+    clock = _Clock()
+    catalogue = Catalogue.load(options.include_path)
+    names = catalogue.resolve(list(options.tasks), options.modality)
+    with ExitStack() as stack:
+        folder = stack.enter_context(_open_folder(options)) if options.run_dir else None
+        with _quiet_lm_eval():
+            loaded = load_tasks(names, options)
+            left_out = _leave_out_without_clips(loaded, options, catalogue)
+            asked = _asked_documents(loaded["tasks"], options)
+            _check_clips(loaded["tasks"], asked, options)
+            clock.lap("tasks")
+            backend = _load_backend(options, loaded["tasks"], asked)
+            clock.lap("load")
+            for line in _opening_lines(backend, options, folder, left_out):
+                say(line)
+            active = Session(
+                journal=folder.journal if folder else None, progress=progress, on_bad_clip=options.on_bad_clip
+            )
+            with session(active):
+                evaluated = _evaluate(backend, loaded, options)
+        clock.lap("answer and score")
+        results = build_results(evaluated, loaded, backend, options, left_out=left_out, root=_root(loaded["tasks"]))
+        samples = {task: list(sample_rows(rows)) for task, rows in evaluated["samples"].items()}
+        clock.lap("report")
+        results["timings"] = clock.seconds
+        outcome = RunOutcome(results, samples, found=active.found)
+        if folder:
+            outcome.written = _write(folder, outcome)
+    return outcome
+
+
+def _open_folder(options: RunOptions) -> RunFolder:
+    assert options.run_dir is not None
+    return RunFolder(options.run_dir, _folder_identity(options))
+
+
+def _folder_identity(options: RunOptions) -> dict[str, Any]:
+    """What all answers of a folder share. Tasks, limit, batch size and device may change from command to command."""
+    args = {k: v for k, v in options.model_args.items() if k not in ("batch_size", "max_batch_size", "device", "answer")}
+    return {
+        "model": options.model,
+        "model_args": args,
+        "answer": options.answer_mode,
+        "protocol": options.protocol,
+        "modality": options.modality or "as the tasks say",
+        "decoding": dict(options.gen_kwargs),
+        "num_fewshot": options.num_fewshot or 0,
+        "fewshot_seed": options.seed[-1],
+        "chat_template": options.apply_chat_template,
+        "system_instruction": options.system_instruction,
+        "on_bad_clip": options.on_bad_clip,
+    }
+
+
+# ------------------------------------------------------------------------------------------------ tasks and clips
+
+
+def load_tasks(names: Sequence[str], options: RunOptions) -> dict[str, Any]:
+    """Build tasks and groups with lm-eval, from our YAMLs alone: scanning its own tree takes half a minute."""
+    from lm_eval.tasks import TaskManager
+
+    from harness_ext.task import RunChoices
+
+    choices = RunChoices(
+        data_dir=options.data_dir,
+        data_revision=options.data_revision,
+        modality=options.modality,
+        protocol=options.protocol,
+        on_bad_clip=options.on_bad_clip,
+    )
+    manager = TaskManager(
+        include_path=[str(yaml_folder()), *(str(p.resolve()) for p in options.include_path)],
+        include_defaults=False,
+        metadata={**options.metadata, **choices.to_metadata()},
+    )
+    loaded: dict[str, Any] = manager.load(list(names))
+    return loaded
+
+
+def _leave_out_without_clips(loaded: dict[str, Any], options: RunOptions, catalogue: Catalogue) -> list[LeftOut]:
+    """Take out tasks none of whose clips is there, and say so; with ``--require_all`` that is an error."""
+    from mmla_tasks.documents import clip_counts
+
+    left_out = []
+    for name, task in list(loaded["tasks"].items()):
+        if not task.has_video:
+            continue
+        present, missing = clip_counts(task.eval_docs)
+        if missing and not present:
+            source = task.dataset_files.source
+            step = source.next_step_for_videos if source else f"put clips into {task.dataset_files.clips}"
+            left_out.append(LeftOut(name, task.spec.dataset, f"none of {missing:,} clips is there", step))
+            del loaded["tasks"][name]
+            for group in loaded["groups"].values():
+                group.pop(name)
+    if left_out and (options.require_all or not loaded["tasks"]):
+        raise UsageError(
+            "nothing left to run" if not loaded["tasks"] else "--require_all: some tasks have no clips",
+            **{f"task {item.task}".replace(" ", "_"): f"{item.why}; {item.next_step}" for item in left_out[:12]},
+            next="bring the clips, or ask without video: --modality text",
+        )
+    _drop_empty_groups(loaded["groups"])
+    return left_out
+
+
+def _drop_empty_groups(groups: dict[str, Any]) -> None:
+    for name in [name for name, group in groups.items() if not group.get_all_tasks()]:
+        del groups[name]
+        for group in groups.values():
+            group.pop(name)
+
+
+def _asked_documents(tasks: Mapping[str, Any], options: RunOptions) -> dict[str, list[Any]]:
+    """Leaf name -> the documents that will be asked, after ``--limit`` and ``--samples``."""
+    from lm_eval.evaluator_utils import get_sample_size
+
+    asked = {}
+    for name, task in tasks.items():
+        chosen = options.samples.get(name) if options.samples is not None else None
+        limit = get_sample_size(task, options.limit)
+        asked[name] = [document for _, document in task.doc_iterator(limit=limit, samples=chosen)]
+    return asked
+
+
+def _check_clips(tasks: Mapping[str, Any], asked: Mapping[str, list[Any]], options: RunOptions) -> None:
+    """Find missing and empty clips before a model is loaded, so that a run does not fail after hours."""
+    if options.on_bad_clip != "error":
+        return
+    for name, documents in asked.items():
+        bad = [d for d in documents if d["clip"] is not None and not d["clip"]["size"]]
+        if not bad or not tasks[name].has_video:
+            continue
+        from harness_ext.requests import Request
+
+        first = bad[0]
+        stub = Request(name, first["id"], "", (), "", {}, clip=first["clip"])
+        error = missing_clip(stub, also=len(bad) - 1)
+        raise error
+
+
+def _root(tasks: Mapping[str, Any]) -> Any:
+    return next((task.root for task in tasks.values() if task.root is not None), None)
+
+
+# -------------------------------------------------------------------------------------------------------- backend
+
+
+def _load_backend(options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[str, list[Any]]) -> Any:
+    from lm_eval.api.registry import get_model
+
+    from harness_ext.plugin import register
+
+    register()
+    backend_class = get_model(options.model)
+    args = {**options.model_args, **_offered(backend_class, options)}
+    given = {"batch_size": options.batch_size, "max_batch_size": options.max_batch_size, "device": options.device}
+    _seed(options.seed)
+    try:
+        backend = backend_class.create_from_arg_obj(args, given)
+    except ModuleNotFoundError as error:
+        extra = options.model.removeprefix("mmla-")
+        raise MissingExtraError(str(error.name), extra=extra, purpose=options.model) from None
+    video = [name for name, task in tasks.items() if task.has_video]
+    if video and not getattr(backend, "MULTIMODAL", False):
+        raise ModelError(
+            f"the model takes no video, which {video[0]} shows",
+            model=options.model_args.get("pretrained", options.model),
+            also=f"{len(video) - 1} more tasks" if len(video) > 1 else None,
+            next=f"--tasks {' '.join(_text_names(options, video))}      or --modality text",
+        )
+    if hasattr(backend, "prepare"):
+        backend.prepare(tasks, {name: [d["id"] for d in documents] for name, documents in asked.items()})
+    return backend
+
+
+def _text_names(options: RunOptions, video: Sequence[str]) -> list[str]:
+    return [name if name.endswith("_text") else f"{name}_text" for name in options.tasks] or [f"{n}_text" for n in video]
+
+
+def _offered(backend_class: type, options: RunOptions) -> dict[str, Any]:
+    """Run options that this backend takes as constructor arguments."""
+    takes = inspect.signature(backend_class).parameters
+    run_wide = {"answer": options.answer_mode, "on_bad_clip": options.on_bad_clip}
+    if options.trust_remote_code:
+        run_wide["trust_remote_code"] = True  # type: ignore[assignment]
+    return {name: value for name, value in run_wide.items() if name in takes}
+
+
+def _seed(seeds: Sequence[int | None]) -> None:
+    python, numpy_seed, torch_seed = (*seeds, None, None, None)[:3]
+    if python is not None:
+        random.seed(python)
+    if numpy_seed is not None:
+        import numpy as np
+
+        np.random.seed(numpy_seed)
+    if torch_seed is not None and "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(torch_seed)
+
+
+# ------------------------------------------------------------------------------------------------------- lm-eval
+
+
+def _evaluate(backend: Any, loaded: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
+    from lm_eval.evaluator import evaluate as lm_evaluate
+
+    for task in loaded["tasks"].values():
+        if options.gen_kwargs:
+            task.set_config("generation_kwargs", dict(options.gen_kwargs), update=True)
+        if options.num_fewshot is not None:
+            task.set_config("num_fewshot", options.num_fewshot)
+        task.set_fewshot_seed(options.seed[-1])
+    chat = chat_template_applied(backend, options)
+    multiturn = options.fewshot_as_multiturn if options.fewshot_as_multiturn is not None else chat
+    results: dict[str, Any] = lm_evaluate(
+        lm=backend,
+        task_dict=dict(loaded),
+        limit=options.limit,
+        samples=dict(options.samples) if options.samples is not None else None,
+        log_samples=True,
+        write_out=options.write_out,
+        system_instruction=options.system_instruction,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=multiturn,
+    )
+    for rows in results["samples"].values():
+        rows.sort(key=lambda row: row["doc_id"])
+    return results
+
+
+def chat_template_applied(backend: Any, options: RunOptions) -> bool:
+    """Whether prompts pass through a chat template: as asked, else when the model has one."""
+    if options.apply_chat_template is None:
+        return bool(getattr(backend, "has_chat_template", False))
+    if options.apply_chat_template and isinstance(options.apply_chat_template, str):
+        backend.chat_template(options.apply_chat_template)
+    return bool(options.apply_chat_template)
+
+
+@contextmanager
+def _quiet_lm_eval() -> Iterator[None]:
+    """lm-eval shows a tqdm bar and log lines per task; progress and the end table say it once."""
+    import lm_eval.api.task as lm_eval_task
+
+    def plain(iterable: Any, *args: Any, **kwargs: Any) -> Any:
+        return iterable
+
+    logger = logging.getLogger("lm_eval")
+    shown, level = lm_eval_task.tqdm, logger.level
+    lm_eval_task.tqdm = plain
+    logger.setLevel(os.environ.get("LMEVAL_LOG_LEVEL", "ERROR"))
+    try:
+        yield
+    finally:
+        lm_eval_task.tqdm = shown
+        logger.setLevel(level)
+
+
+# ------------------------------------------------------------------------------------------------------- the rest
+
+
+def _opening_lines(
+    backend: Any, options: RunOptions, folder: RunFolder | None, left_out: Sequence[LeftOut]
+) -> Iterator[str]:
+    described = backend.describe() if hasattr(backend, "describe") else options.model
+    yield f"{described}  answers: {options.answer_mode}  protocol: {options.protocol}"
+    if folder:
+        torn = f" ({folder.journal.torn_lines} torn line left aside)" if folder.journal.torn_lines else ""
+        yield f"journal  {folder.journal.path.parent}   {len(folder.journal):,} answers found{torn}"
+    for item in left_out:
+        yield f"left out {item.task}: {item.why}; {item.next_step}"
+
+
+def _write(folder: RunFolder, outcome: RunOutcome) -> list[Path]:
+    from harness_ext.reports.scorecard import score_card
+
+    for task, rows in outcome.samples.items():
+        folder.write_samples(task, rows)
+    written = [folder.write_results(outcome.results), folder.write_score_card(score_card(outcome.results))]
+    return [written[0], folder.path / "samples", written[1]]
+
+
+class _Clock:
+    """Wall time by stage, in seconds."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._last, 3)
+        self.seconds["total"] = round(now - self._started, 3)
+        self._last = now
+
+
+def evaluate(model: str, tasks: Sequence[str] | str, **options: Any) -> dict[str, Any]:
+    """Do what ``mmla run`` does, from Python.
+
+    Args:
+        model: Backend name, such as ``mmla-hf``.
+        tasks: Task and group names.
+        **options: Any field of `RunOptions`, such as ``model_args={"pretrained": "..."}``, ``data_dir="sample"``,
+            ``answer="rank"``, ``limit=10``, ``run_dir=Path("runs/x")``.
+
+    Returns:
+        The content of results.json, with the samples per task under ``samples``.
+
+    Raises:
+        MmlaError: anything the caller can mend.
+
+    Example:
+        >>> results = evaluate("mmla-echo", "mmla_intent_text", data_dir="sample", limit=2)  # doctest: +SKIP
+    """
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    unknown = [name for name in options if name not in RunOptions.__dataclass_fields__]
+    if unknown:
+        raise UsageError(f"evaluate() has no option `{unknown[0]}`", hint=suggest(unknown[0], RunOptions.__dataclass_fields__))
+    if "run_dir" in options and options["run_dir"] is not None:
+        options["run_dir"] = Path(options["run_dir"])
+    if "include_path" in options:
+        given = options["include_path"]
+        options["include_path"] = [Path(given)] if isinstance(given, (str, Path)) else [Path(p) for p in given]
+    outcome = run(RunOptions(model=model, tasks=names, **options))
+    return {**outcome.results, "samples": outcome.samples}
+
+
+__all__ = ["MmlaError", "RunOptions", "RunOutcome", "evaluate", "run"]

@@ -1,0 +1,200 @@
+"""The road from lm-eval's instances to a backend's answers and back, with journal, bad clips and progress.
+
+Every backend's `generate_until` is `answer_all(self, instances)`; a backend only has to `answer` requests. A
+`Session` holds what a run decided; without one (stock ``lm_eval``) nothing is journaled and tqdm shows progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from harness_ext.journal import Journal, request_key
+from harness_ext.requests import Request, Response
+from mmla_tasks.errors import ClipError, UsageError
+
+
+class Backend(Protocol):
+    """What `answer_all` needs from a model."""
+
+    def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
+        """Yield (index into `requests`, response), each as soon as it exists, in any order."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What an answer depends on besides the request: model, adapter, answer mode, frame policy. JSON-plain."""
+        ...
+
+
+class Progress(Protocol):
+    """Where progress is shown."""
+
+    def start(self, totals: Mapping[str, int], found: Mapping[str, int]) -> None:
+        """Begin, given requests and already journaled answers per task."""
+        ...
+
+    def advance(self, task: str, response: Response) -> None:
+        """Count one answer."""
+        ...
+
+    def stop(self) -> None:
+        """End, also after an error."""
+        ...
+
+
+@dataclass
+class Session:
+    """What a run decided that concerns every backend."""
+
+    journal: Journal | None = None
+    progress: Progress | None = None
+    on_bad_clip: str = "error"
+    found: int = 0
+    """Answers that were taken from the journal."""
+    asked: int = 0
+    """Requests that were sent to the model."""
+    clip_digests: dict[tuple[str, int | None, int | None], str] = field(default_factory=dict)
+
+
+_current: ContextVar[Session | None] = ContextVar("mmla_session", default=None)
+
+
+@contextmanager
+def session(active: Session) -> Iterator[Session]:
+    """Make a session the current one."""
+    token = _current.set(active)
+    try:
+        yield active
+    finally:
+        _current.reset(token)
+
+
+def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:
+    """Answer lm-eval's instances, in their order.
+
+    Answers found in the journal are not asked again; every new one is journaled before the next is awaited.
+
+    Raises:
+        UsageError: an instance that is not of an MMLA task.
+        ClipError: a clip cannot be read and the policy is ``error``.
+    """
+    active = _current.get() or Session(progress=_TqdmProgress())
+    requests = [_request_of(instance, backend) for instance in instances]
+    keys = _keys(backend, requests, active)
+    responses = {n: found for n, key in enumerate(keys) if (found := _journaled(active, key)) is not None}
+    active.found += len(responses)
+    _start(active, requests, responses)
+    try:
+        todo = [n for n in range(len(requests)) if n not in responses]
+        for n, response in _answers(backend, [requests[n] for n in todo], active):
+            index = todo[n]
+            if active.journal is not None:
+                active.journal.add(keys[index], requests[index], response)
+            if active.progress is not None:
+                active.progress.advance(requests[index].task, response)
+            responses[index] = response
+    finally:
+        if active.progress is not None:
+            active.progress.stop()
+    return [responses[n] for n in range(len(requests))]
+
+
+def _request_of(instance: Any, backend: Backend) -> Request:
+    request = getattr(instance, "request", None)
+    if not isinstance(request, Request):
+        raise UsageError(
+            f"{type(backend).__name__} answers MMLA tasks; `{getattr(instance, 'task_name', '?')}` is none",
+            next="run other tasks with lm-eval's own backends: lm_eval --model hf ...",
+        )
+    return request
+
+
+def _keys(backend: Backend, requests: Sequence[Request], active: Session) -> list[str]:
+    if active.journal is None:
+        return [""] * len(requests)
+    identity = backend.identity()
+    return [request_key(r, model=identity, clip_digest=_clip_digest(r, active)) for r in requests]
+
+
+def _clip_digest(request: Request, active: Session) -> str | None:
+    clip = request.clip
+    if clip is None or clip["size"] is None:
+        return None
+    at = (clip["path"], clip["size"], clip["mtime_ns"])
+    if at not in active.clip_digests:
+        from harness_ext.video import clip_digest
+
+        span = f":{clip['start_seconds']}:{clip['end_seconds']}"
+        active.clip_digests[at] = clip_digest(clip) + span
+    return active.clip_digests[at]
+
+
+def _journaled(active: Session, key: str) -> Response | None:
+    return active.journal.get(key) if active.journal is not None else None
+
+
+def _answers(backend: Backend, requests: list[Request], active: Session) -> Iterator[tuple[int, Response]]:
+    """Ask the backend, after settling requests whose clip is known to be missing."""
+    ready: list[tuple[int, Request]] = []
+    for n, request in enumerate(requests):
+        if request.clip is None or request.clip["size"]:
+            ready.append((n, request))
+            continue
+        match active.on_bad_clip:
+            case "skip":
+                yield n, Response("", skipped=True)
+            case "text" if request.fallback is not None:
+                ready.append((n, replace(request, clip=None, prompt=request.fallback, fallback=None)))
+            case _:
+                raise missing_clip(request)
+    active.asked += len(ready)
+    if ready:
+        for m, response in backend.answer([request for _, request in ready]):
+            n, request = ready[m]
+            if requests[n].clip is not None and request.clip is None:
+                response.as_text = True
+            yield n, response
+
+
+def missing_clip(request: Request, also: int = 0) -> ClipError:
+    """The error for a clip that is not there or empty; `also` counts further ones of the same task."""
+    clip = request.clip
+    assert clip is not None
+    missing = clip["size"] is None
+    state = "is missing" if missing else "can't be read"
+    return ClipError(
+        f"clip for {request.task} id {request.id} {state}",
+        file=f"{clip['path']} ({'missing' if missing else '0 bytes'})",
+        why=None if missing else "the file is empty; the archive may have been extracted only in part",
+        also=f"{also:,} more clips of this task are missing or empty" if also else None,
+        next=f"get the clip, or run with --on_bad_clip skip      --tasks {request.task}_text asks without video",
+    )
+
+
+def _start(active: Session, requests: Sequence[Request], found: Mapping[int, Response]) -> None:
+    if active.progress is None:
+        return
+    totals: dict[str, int] = {}
+    done: dict[str, int] = {}
+    for n, request in enumerate(requests):
+        totals[request.task] = totals.get(request.task, 0) + 1
+        done[request.task] = done.get(request.task, 0) + (n in found)
+    active.progress.start(totals, done)
+
+
+class _TqdmProgress:
+    """One bar, for stock lm-eval, which shows tqdm bars too."""
+
+    def start(self, totals: Mapping[str, int], found: Mapping[str, int]) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=sum(totals.values()), initial=sum(found.values()), desc="answers", unit="")
+
+    def advance(self, task: str, response: Response) -> None:
+        self._bar.update()
+
+    def stop(self) -> None:
+        self._bar.close()

@@ -1,0 +1,881 @@
+"""Clip -> `Frames`: which frames (integer arithmetic) and their pixels. The only place that opens a video.
+
+Frame i of a file is the i-th picture that a full decode puts out. Where a file's packets tell every frame's time,
+only the packets are read to count (milliseconds) and only what the chosen frames need is decoded; what comes out is
+compared with the plan, and where the two disagree the file is decoded once to count and once more to pick.
+
+Importing this module loads no decoder and no numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import sys
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+from math import ceil, isqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+from mmla_tasks.errors import ClipError, MissingExtraError, UsageError, suggest
+from mmla_tasks.records import Clip
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+
+__all__ = [
+    "FramePolicy", "Frames", "clip_digest", "contact_sheet", "decode", "fps_indices", "frames_metadata",
+    "linspace_indices", "midpoint_indices", "resized_shape", "sample_indices", "stride_indices",
+]  # fmt: skip
+
+Rule = Literal["uniform", "fps", "released_linspace", "released_midpoint", "released_stride"]
+Reader = Literal["pyav", "decord"]
+RATE_RULES: tuple[Rule, ...] = ("fps", "released_stride")
+"""Rules that take `fps` and `max_frames`; the others take `num_frames`."""
+
+# ── which frames ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sample_indices(num_frames: int, budget: int) -> list[int]:
+    """Spread `budget` frames evenly over a clip, first and last included (with a budget of 1: the first).
+
+    Args:
+        num_frames: Frames in the clip.
+        budget: Frames wanted; a clip that has fewer gives all it has.
+
+    >>> sample_indices(num_frames=10, budget=4)
+    [0, 3, 6, 9]
+    >>> sample_indices(num_frames=2, budget=4)
+    [0, 1]
+    """
+    taken = min(num_frames, budget)
+    return [i * (num_frames - 1) // max(1, taken - 1) for i in range(taken)]
+
+
+def fps_indices(ticks: Sequence[int], end: int, step: Fraction, max_frames: int) -> list[int]:
+    """The frames nearest to the times 0, step, 2 step, ... after the first frame, each once; ties go to the earlier.
+
+    Nearest, not latest: containers round timestamps (667 ms for 2/3 s), which must not move a hit to its neighbour.
+
+    Args:
+        ticks: Presentation time of each frame, strictly increasing integers; for a constant rate `range(n)` will do.
+        end: When the last frame ends, in ticks, exclusive.
+        step: Ticks from one sample to the next, the clip's rate over the wanted rate when ticks are frames.
+        max_frames: Cap; a clip that needs more gives this many of them, spread evenly.
+
+    >>> fps_indices(range(75), end=75, step=Fraction(25), max_frames=64)
+    [0, 25, 50]
+    >>> fps_indices(range(75), end=75, step=Fraction(25), max_frames=2)
+    [0, 50]
+    """
+    if not ticks:
+        return []
+    total = ceil((end - ticks[0]) / step)
+    # How many sample times lie at or before the middle between each frame and the next: a frame with more than its
+    # predecessor is the nearest to at least one.
+    middles = (a + b - 2 * ticks[0] for a, b in pairwise(ticks))
+    served = [min(total, middle * step.denominator // (2 * step.numerator) + 1) for middle in middles]
+    nearest = [i for i, (before, now) in enumerate(pairwise([0, *served, total])) if now > before]
+    return [nearest[i] for i in sample_indices(len(nearest), max_frames)]
+
+
+def linspace_indices(num_frames: int, budget: int) -> list[int]:
+    """Qwen2-VL and LLaVA as released: `np.linspace(0, n - 1, budget).astype(int)`; a short clip repeats frames.
+
+    In floating point, because truncating it is what was released.
+
+    >>> linspace_indices(num_frames=2, budget=4)
+    [0, 0, 0, 1]
+    """
+    if budget == 1:
+        return [0]
+    step = (num_frames - 1) / (budget - 1)
+    return [*(int(i * step) for i in range(budget - 1)), num_frames - 1]
+
+
+def midpoint_indices(num_frames: int, budget: int) -> list[int]:
+    """VideoLLaMA2 as released: the middle of each of `budget` equal segments, halves up; a short clip repeats frames.
+
+    >>> midpoint_indices(num_frames=10, budget=4)
+    [1, 3, 6, 8]
+    """
+    return [((2 * i + 1) * (num_frames - 1) + budget) // (2 * budget) for i in range(budget)]
+
+
+def stride_indices(num_frames: int, stride: int, max_frames: int) -> list[int]:
+    """MiniCPM-V as released: every `stride`-th frame; of more than `max_frames`, the middles of equal shares.
+
+    >>> stride_indices(num_frames=75, stride=25, max_frames=64)
+    [0, 25, 50]
+    >>> stride_indices(num_frames=75, stride=25, max_frames=2)
+    [0, 50]
+    """
+    every = range(0, num_frames, stride)
+    if len(every) <= max_frames:
+        return list(every)
+    return [every[(2 * i + 1) * len(every) // (2 * max_frames)] for i in range(max_frames)]
+
+
+def resized_shape(height: int, width: int, max_pixels: int, factor: int = 1) -> tuple[int, int]:
+    """The largest (height, width) of at most `max_pixels` in the same proportion; within the bound nothing changes.
+
+    Args:
+        height: Of the frame, in pixels.
+        width: Of the frame, in pixels.
+        max_pixels: Upper bound of height x width, at least `factor` squared.
+        factor: Sides of a shrunk frame are multiples of it, where the frame itself is not thinner.
+
+    >>> resized_shape(360, 640, max_pixels=151_200, factor=2)
+    (290, 516)
+    >>> resized_shape(240, 320, max_pixels=151_200, factor=2)
+    (240, 320)
+    """
+    if height * width <= max_pixels:
+        return height, width
+    short, long = sorted((height, width))
+    low = min(short, max(factor, isqrt(max_pixels * short // long) // factor * factor))
+    # The nearest multiple that keeps the proportion, unless rounding up would break the bound.
+    fitting = (2 * low * long + short * factor) // (2 * short * factor)
+    high = max(factor, min(fitting, max_pixels // low // factor) * factor)
+    return (low, high) if height <= width else (high, low)
+
+
+@dataclass(frozen=True)
+class FramePolicy:
+    """Which frames of every clip a model sees, and how large; one policy for a run.
+
+    Raises:
+        UsageError: A value out of range, or `num_frames` and `fps` not matching the rule.
+    """
+
+    rule: Rule = "uniform"
+    """`uniform` and the released rules of Qwen2-VL, LLaVA and VideoLLaMA2 take `num_frames`, the others `fps`."""
+    num_frames: int | None = 4
+    """Frames of one clip; None under a rule that takes `fps`."""
+    fps: float | None = None
+    """Frames for each second of the clip; None under a rule that takes `num_frames`."""
+    max_frames: int | None = None
+    """Cap under a rule that takes `fps`, else None."""
+    max_pixels: int = 360 * 420
+    """Upper bound of height x width of one frame; larger frames shrink in proportion."""
+    reader: Reader = "pyav"
+    """Who decodes. `decord` must give equal frames; it has open reports of native hangs (design.md)."""
+
+    def __post_init__(self) -> None:
+        _one_of("frame_rule", self.rule, get_args(Rule))
+        _one_of("video_reader", self.reader, get_args(Reader))
+        _at_least("max_pixels", self.max_pixels, 4)
+        if self.rule in RATE_RULES:
+            _absent("num_frames", self.num_frames, self.rule)
+            _at_least("max_frames", self.max_frames, 1)
+            if not isinstance(self.fps, (int, float)) or not 0 < self.fps <= 1000:
+                raise _bad_argument("fps", self.fps, "it must be a number above 0 and at most 1000, such as 1 or 0.5")
+        else:
+            _absent("fps", self.fps, self.rule)
+            _absent("max_frames", self.max_frames, self.rule)
+            _at_least("num_frames", self.num_frames, 1)
+
+    @classmethod
+    def from_args(
+        cls,
+        num_frames: Any = None,
+        fps: Any = None,
+        max_pixels: Any = None,
+        video_reader: Any = None,
+        max_frames: Any = None,
+        rule: Any = None,
+    ) -> FramePolicy:
+        """Make a policy from model arguments, numbers or texts; None takes the default.
+
+        Args:
+            num_frames: Frames of one clip, default 4. Not together with `fps`.
+            fps: Frames a second.
+            max_pixels: Upper bound of height x width of one frame, default 151,200.
+            video_reader: `pyav` (default) or `decord`.
+            max_frames: Cap for `fps`, default 64.
+            rule: Default `uniform`, or `fps` when `fps` is given.
+
+        Raises:
+            UsageError: A value can't be read or is out of range, or two exclude each other.
+        """
+        if num_frames is not None and fps is not None:
+            raise _bad_argument("fps", fps, f"num_frames={num_frames} is given too; give one of them")
+        rule = rule or ("uniform" if fps is None else "fps")
+        by_rate = rule in RATE_RULES
+        return cls(
+            rule=rule,
+            num_frames=_whole("num_frames", num_frames, None if by_rate else 4),
+            fps=_number("fps", fps, 1.0 if by_rate else None),
+            max_frames=_whole("max_frames", max_frames, 64 if by_rate else None),
+            max_pixels=_whole("max_pixels", max_pixels, cls.max_pixels) or 0,
+            reader=video_reader or cls.reader,
+        )
+
+    def choose(self, ticks: Sequence[int], end: int, tick_seconds: Fraction, rate: Fraction) -> list[int]:
+        """Pick frames of a clip; positions in `ticks`, ascending, repeated only under the released rules.
+
+        Args:
+            ticks: Presentation time of each frame of the clip, strictly increasing.
+            end: When the last frame ends, in ticks, exclusive.
+            tick_seconds: Length of a tick, in seconds.
+            rate: Average frames a second of the file.
+        """
+        budget, cap = self.num_frames or 0, self.max_frames or 0
+        fps = Fraction(str(self.fps or 1))
+        match self.rule:
+            case "uniform":
+                return sample_indices(len(ticks), budget)
+            case "fps":
+                return fps_indices(ticks, end, 1 / (fps * tick_seconds), cap)
+            case "released_linspace":
+                return linspace_indices(len(ticks), budget)
+            case "released_midpoint":
+                return midpoint_indices(len(ticks), budget)
+            case "released_stride":
+                return stride_indices(len(ticks), max(1, round(rate / fps)), cap)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for results and the journal; `FramePolicy(**policy.to_dict())` reverses it."""
+        return asdict(self)
+
+    def describe(self) -> str:
+        """Short text for people, such as ``4 frames ≤ 151,200 px``."""
+        if self.num_frames is None:
+            frames = f"{self.fps:g} fps up to {self.max_frames} frames"
+        else:
+            frames = f"{self.num_frames} frame{'s' if self.num_frames > 1 else ''}"
+        named = {"rule": self.rule.startswith("released"), "reader": self.reader != "pyav"}
+        notes = [getattr(self, name) for name, unusual in named.items() if unusual]
+        return f"{frames} ≤ {self.max_pixels:,} px" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _bad_argument(name: str, value: Any, why: str, hint: str | None = None) -> UsageError:
+    return UsageError(f"model argument {name}={value} can't be used", why=why, next=hint)
+
+
+def _whole(name: str, value: Any, default: int | None) -> int | None:
+    if value is None:
+        return default
+    try:
+        number = float(value)
+        if isinstance(value, bool) or number != int(number):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise _bad_argument(name, value, "it must be a whole number of at least 1") from None
+    return int(number)
+
+
+def _number(name: str, value: Any, default: float | None) -> float | None:
+    if value is None:
+        return default
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise _bad_argument(name, value, "it must be a number, such as 1 or 0.5") from None
+
+
+def _at_least(name: str, value: int | None, low: int) -> None:
+    if value is None or value < low:
+        raise _bad_argument(name, value, f"it must be a whole number of at least {low}")
+
+
+def _absent(name: str, value: Any, rule: Rule) -> None:
+    if value is not None:
+        raise _bad_argument(name, value, f"the frame rule `{rule}` does not take it")
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise _bad_argument(name, value, f"it must be one of {', '.join(known)}", suggest(str(value), known))
+
+
+# ── what a decoded clip is ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """The chosen frames of one clip, in order of time."""
+
+    frames_THWC: Pixels
+    """RGB, uint8 [T, H, W, 3], contiguous."""
+    seconds: tuple[float, ...]
+    """Presentation time of each frame, from the clip's start."""
+    indices: tuple[int, ...]
+    """Number of each frame in the file, from 0, in order of presentation."""
+    first_index: int
+    """Number of the clip's first frame in the file; 0 unless the clip is a segment."""
+    source_frames: int
+    """Frames in the clip, chosen or not."""
+    source_fps: float
+    """Average frames a second of the file."""
+    duration_seconds: float
+    """From the clip's start to its end, or to the end of the file's last frame if that comes first."""
+    fingerprint: dict[str, Any] = field(repr=False)
+    """Plain values: reader, its version, indices, size [H, W], digest (SHA-256 of the pixels, 32 hex digits)."""
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.frames_THWC.shape, self.frames_THWC.dtype
+        if len(shape) != 4 or shape[3] != 3 or dtype != "uint8":
+            raise ValueError(f"frames must be uint8 [T, H, W, 3], not {dtype} {list(shape)}")
+        if not shape[0] == len(self.seconds) == len(self.indices):
+            raise ValueError(f"{shape[0]} frames, {len(self.seconds)} times, {len(self.indices)} indices")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __repr__(self) -> str:
+        return f"Frames({list(self.frames_THWC.shape)}, indices={self.indices}, of {self.source_frames} frames)"
+
+
+def frames_metadata(frames: Frames) -> dict[str, Any]:
+    """What transformers' `VideoMetadata` and vLLM want to know of ready frames; counted from the clip's start.
+
+    Both take a frame's time to be index / fps, which is off where the frame rate varies; `Frames.seconds` is right.
+    """
+    _, height, width, _ = frames.frames_THWC.shape
+    return {
+        "total_num_frames": frames.source_frames,
+        "fps": frames.source_fps,
+        "width": width,
+        "height": height,
+        "duration": frames.duration_seconds,
+        "video_backend": frames.fingerprint["reader"],
+        "frames_indices": [i - frames.first_index for i in frames.indices],
+    }
+
+
+def decode(clip: Clip, policy: FramePolicy, *, who: str = "") -> Frames:
+    """Read the frames of `clip` that `policy` names; only those are ever held in memory, already in final size.
+
+    Args:
+        clip: Which file, and from when to when in it.
+        policy: Which frames and how large.
+        who: Who asks, for the error, such as ``mmla_emotion_meld id 1153_0``.
+
+    Raises:
+        ClipError: The file is missing, empty, not a video, cut short or damaged, or has no frame in the clip's time.
+        MissingExtraError: The reader or Pillow is not installed.
+    """
+    with _named_errors(clip["path"], who):
+        source = _source(clip["path"])
+        try:
+            return _decode(source, _timeline(source), clip, policy)
+        except _MistimedError:
+            return _decode(source, _counted_timeline(source), clip, policy)
+
+
+def _decode(source: _Source, timeline: _Timeline, clip: Clip, policy: FramePolicy) -> Frames:
+    """Choose by the timeline, read, and put together."""
+    import numpy as np
+
+    span = timeline.span(clip["start_seconds"], clip["end_seconds"])
+    chosen = policy.choose(timeline.ticks[span.first : span.stop], span.end, timeline.tick_seconds, timeline.rate)
+    indices = tuple(span.first + i for i in chosen)
+    read = _READERS[policy.reader]
+    images = read(source, timeline, sorted(set(indices)), _Shrink(policy.max_pixels))
+    frames_THWC = np.stack([images[i] for i in indices])
+    return Frames(
+        frames_THWC=frames_THWC,
+        seconds=tuple(float((timeline.ticks[i] - span.begin) * timeline.tick_seconds) for i in indices),
+        indices=indices,
+        first_index=span.first,
+        source_frames=span.stop - span.first,
+        source_fps=float(timeline.rate),
+        duration_seconds=float((span.end - span.begin) * timeline.tick_seconds),
+        fingerprint=_fingerprint(frames_THWC, indices, policy.reader),
+    )
+
+
+def _fingerprint(frames_THWC: Pixels, indices: tuple[int, ...], reader: Reader) -> dict[str, Any]:
+    return {
+        "reader": reader,
+        "version": (_av() if reader == "pyav" else _decord()).__version__,
+        "indices": list(indices),
+        "size": list(frames_THWC.shape[1:3]),
+        "digest": hashlib.sha256(frames_THWC.data).hexdigest()[:32],
+    }
+
+
+# ── errors ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _UnreadableError(Exception):
+    """Why a file gives no frames, in one sentence; `_named_errors` adds which file and who asked."""
+
+    def __init__(self, why: str, hint: str = "get the file again") -> None:
+        self.hint = hint
+        super().__init__(why)
+
+
+class _MistimedError(Exception):
+    """The decoder put out other frames than the packets announced: count by decoding."""
+
+
+@contextmanager
+def _named_errors(path: str, who: str) -> Iterator[None]:
+    """Turn everything a bad file can raise into one `ClipError` that says what, which one, where, and what next."""
+    ffmpeg_error = _av().error.FFmpegError
+    try:
+        yield
+    except _UnreadableError as error:
+        raise _clip_error(path, who, str(error), error.hint) from None
+    except ffmpeg_error as error:
+        reason = error.strerror or type(error).__name__
+        raise _clip_error(path, who, f"the decoder gives up: {reason}", "get the file again") from None
+
+
+def _clip_error(path: str, who: str, why: str, hint: str) -> ClipError:
+    try:
+        size = f" ({os.stat(path).st_size:,} bytes)"
+    except OSError:
+        size = ""
+    return ClipError(
+        f"clip{f' for {who}' if who else ''} can't be read",
+        file=f"{path}{size}",
+        why=why,
+        next=f"{hint}      or run with --on_bad_clip skip",
+    )
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise MissingExtraError("av", extra="hf", purpose="reading video") from None
+    return av
+
+
+def _decord() -> Any:
+    try:
+        import decord
+    except ModuleNotFoundError:
+        raise MissingExtraError("decord", extra="decord", purpose="video_reader=decord") from None
+    return decord
+
+
+def _pillow() -> Any:
+    try:
+        import PIL.Image
+    except ModuleNotFoundError:
+        raise MissingExtraError("PIL", extra="hf", purpose="resizing and drawing frames") from None
+    return PIL
+
+
+# ── when the frames of a file are shown ───────────────────────────────────────────────────────────────────────────
+
+
+class _Source(NamedTuple):
+    """A file as it is now; the key under which what was learned of it is cached."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+class _Packet(NamedTuple):
+    """What is known of a compressed frame before it is decoded; times in ticks."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    is_keyframe: bool
+    is_discard: bool
+
+
+class _Span(NamedTuple):
+    """A clip on a timeline: frames [first, stop), time [begin, end) in ticks."""
+
+    first: int
+    stop: int
+    begin: Fraction
+    end: int
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """When each frame of a file is shown."""
+
+    ticks: tuple[int, ...]
+    """Presentation time of each frame in ticks, strictly increasing, not empty."""
+    end: int
+    """When the last frame ends."""
+    zero: int
+    """The file's time 0: where its earliest stream starts, so that times taken from the sound fit."""
+    tick_seconds: Fraction
+    rate: Fraction
+    """Average frames a second."""
+    keyframes: tuple[tuple[int, int], ...] = ()
+    """(presentation, decoding) time of the frames that decoding can start from."""
+    counted: bool = False
+    """Counted by decoding: frames must be taken by their number, times prove nothing."""
+    skips: bool = False
+    """Frames that no other frame refers to may be left undecoded."""
+
+    def span(self, start_seconds: float, end_seconds: float | None) -> _Span:
+        """Find the frames shown in [start_seconds, end_seconds) of the file."""
+        begin = self.zero + _exact(start_seconds) / self.tick_seconds
+        end = (
+            self.end
+            if end_seconds is None
+            else min(self.end, ceil(self.zero + _exact(end_seconds) / self.tick_seconds))
+        )
+        first, stop = bisect_left(self.ticks, begin), bisect_left(self.ticks, end)
+        if first >= stop:
+            length = float((self.end - self.zero) * self.tick_seconds)
+            asked = f"from {start_seconds:g} s to {'its end' if end_seconds is None else f'{end_seconds:g} s'}"
+            raise _UnreadableError(f"no frame is shown {asked}; the file ends at {length:.3f} s", "check the times")
+        return _Span(first, stop, begin, end)
+
+    def runs(self, wanted: Sequence[int]) -> list[tuple[int | None, list[int]]]:
+        """Cut ascending frame numbers into stretches of decoding: (decoding time to seek to or None, frames).
+
+        Each starts one keyframe earlier than it must: where keyframes are only points of gradual recovery, the
+        picture is whole one such point later.
+        """
+        runs: list[tuple[int | None, list[int]]] = []
+        for i in wanted:
+            entry = bisect_right(self.keyframes, (self.ticks[i], sys.maxsize)) - 2
+            reached = self.ticks[runs[-1][1][-1]] if runs else self.ticks[0]
+            if entry > 0 and self.keyframes[entry][0] > reached:
+                runs.append((self.keyframes[entry][1], [i]))
+            elif runs:
+                runs[-1][1].append(i)
+            else:
+                runs.append((None, [i]))
+        return runs
+
+
+def _exact(seconds: float) -> Fraction:
+    """The decimal that was written: 1.04 as a binary float lies above 1.04 and would miss the frame at 1.04 s."""
+    return Fraction(str(seconds))
+
+
+def _source(path: str) -> _Source:
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        why = "the file is missing" if isinstance(error, FileNotFoundError) else f"{error.strerror or error}"
+        raise _UnreadableError(why, "put the file there") from None
+    if not os.path.isfile(path):
+        raise _UnreadableError("it is not a file")
+    if stat.st_size == 0:
+        raise _UnreadableError("the file is empty; the archive may have been extracted only in part")
+    return _Source(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
+
+
+@contextmanager
+def _open(path: str) -> Iterator[Any]:
+    """Open a file and yield its video stream, with decoding set up so that it gives the same pictures every time."""
+    av = _av()
+    try:
+        container = av.open(path, metadata_errors="replace")
+    except av.error.InvalidDataError:
+        raise _UnreadableError(_why_not_video(path)) from None
+    with container:
+        covers = av.stream.Disposition.attached_pic
+        streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+        if not streams:
+            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+            raise _UnreadableError(f"the file holds no video stream ({kinds} only)")
+        # One thread for each slice, not for each frame: what is shown of damaged pictures then never depends on
+        # timing, and cores are better spent on several clips at once.
+        streams[0].thread_type = "SLICE"
+        yield streams[0]
+
+
+def _why_not_video(path: str) -> str:
+    with open(path, "rb") as file:
+        is_mp4 = file.read(12)[4:8] == b"ftyp"
+    if is_mp4:
+        return "the file is cut short or damaged: it starts as MP4, but its index can't be read"
+    return "the file is not a video, or its beginning is damaged"
+
+
+@lru_cache(maxsize=64)
+def _timeline(source: _Source) -> _Timeline:
+    """Read when frames are shown from the packets alone, where they can be relied on, else by decoding."""
+    with _open(source.path) as stream:
+        _refuse_cut_index(stream, source.size)
+        timeline = _timeline_of_packets(stream, _packets(stream))
+    return timeline or _counted_timeline(source)
+
+
+def _refuse_cut_index(stream: Any, size: int) -> None:
+    """An MP4 knows where each frame lies: frames beyond the end of the file mean that it was cut."""
+    if "mp4" not in stream.container.format.name:
+        return  # elsewhere the index may be a guess
+    ends = [entry.pos + entry.size for entry in stream.index_entries]
+    missing = sum(end > size for end in ends)
+    if missing:
+        raise _UnreadableError(f"the file is cut short: {missing:,} of its {len(ends):,} frames lie beyond its end")
+
+
+def _packets(stream: Any) -> list[_Packet]:
+    packets: list[_Packet] = []
+    for packet in stream.container.demux(stream):
+        if packet.is_corrupt:
+            raise _UnreadableError(f"the file is cut short or damaged at its frame {len(packets):,}")
+        if packet.size:
+            shown_for = packet.duration or 0
+            packets.append(_Packet(packet.pts, packet.dts, shown_for, packet.is_keyframe, packet.is_discard))
+    return packets
+
+
+_ONE_PACKET_ONE_FRAME = frozenset({"h264", "hevc", "mpeg4", "vp9", "av1", "mjpeg"})
+"""Codecs whose packets are frames. VP8 for one also has packets that show nothing."""
+
+
+def _timeline_of_packets(stream: Any, packets: list[_Packet]) -> _Timeline | None:
+    """Put packets in order of presentation; None where they may not be the frames that a decoder puts out."""
+    shown = sorted((p.pts, p.duration) for p in packets if p.pts is not None and not p.is_discard)
+    ticks = tuple(pts for pts, _ in shown)
+    timed = all(p.pts is not None and p.dts is not None for p in packets) and len(set(ticks)) == len(ticks)
+    starts_whole = bool(shown) and packets[0].is_keyframe  # a decoder drops what comes before a keyframe
+    if not (timed and starts_whole and stream.codec_context.name in _ONE_PACKET_ONE_FRAME):
+        return None
+    rate = _rate(ticks, stream)
+    return _Timeline(
+        ticks=ticks,
+        end=_end(ticks[-1], shown[-1][1], rate, stream),
+        zero=_zero(ticks[0], stream),
+        tick_seconds=stream.time_base,
+        rate=rate,
+        keyframes=tuple(
+            sorted((p.pts, p.dts) for p in packets if p.is_keyframe and p.pts is not None and p.dts is not None)
+        ),
+        skips=stream.codec_context.name == "h264",  # the one that was measured: 1.5 times as fast, equal frames
+    )
+
+
+@lru_cache(maxsize=64)
+def _counted_timeline(source: _Source) -> _Timeline:
+    """Decode everything once to see when frames are shown; times that can't be are made from the frame rate."""
+    with _open(source.path) as stream:
+        times = [(frame.pts, frame.duration or 0) for frame in stream.container.decode(stream)]
+        if not times:
+            raise _UnreadableError("the file has a video stream without a single frame")
+        ticks = tuple(pts for pts, _ in times)
+        if None in ticks or any(a >= b for a, b in pairwise(ticks)):
+            rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+            return _Timeline(tuple(range(len(ticks))), len(ticks), 0, 1 / rate, rate, counted=True)
+        rate = _rate(ticks, stream)
+        end = _end(ticks[-1], times[-1][1], rate, stream)
+        return _Timeline(ticks, end, _zero(ticks[0], stream), stream.time_base, rate, counted=True)
+
+
+def _rate(ticks: tuple[int, ...], stream: Any) -> Fraction:
+    """Frames a second from the timestamps; the declared rate where it says the same without their rounding."""
+    declared = Fraction(stream.average_rate or stream.guessed_rate or 25)
+    if len(ticks) == 1:
+        return declared
+    measured = Fraction(len(ticks) - 1) / ((ticks[-1] - ticks[0]) * stream.time_base)
+    return declared if abs(declared / measured - 1) < Fraction(1, 100) else measured
+
+
+def _end(last_tick: int, duration: int, rate: Fraction, stream: Any) -> int:
+    return last_tick + (duration or max(1, round(1 / (rate * stream.time_base))))
+
+
+def _zero(first_tick: int, stream: Any) -> int:
+    start = stream.container.start_time  # microseconds
+    return first_tick if start is None else min(first_tick, round(Fraction(start, 1_000_000) / stream.time_base))
+
+
+# ── pixels ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class _Shrink:
+    """Brings every frame of a clip to the size that the first one gets."""
+
+    max_pixels: int
+    shape: tuple[int, int] | None = None
+
+    def __call__(self, image_HWC: Pixels) -> Pixels:
+        """Resize by Pillow, whose arithmetic on bytes gives the same result everywhere."""
+        import numpy as np
+
+        height, width, _ = image_HWC.shape
+        self.shape = self.shape or resized_shape(height, width, self.max_pixels, factor=2)
+        if self.shape == (height, width):
+            return image_HWC
+        pillow = _pillow()
+        size = (self.shape[1], self.shape[0])
+        return np.asarray(pillow.Image.fromarray(image_HWC).resize(size, pillow.Image.Resampling.BICUBIC))
+
+
+def _read_with_pyav(source: _Source, timeline: _Timeline, wanted: list[int], shrink: _Shrink) -> dict[int, Pixels]:
+    """Decode what is needed for the frames `wanted` (ascending), convert only them."""
+    images: dict[int, Pixels] = {}
+    with _open(source.path) as stream:
+        for seek_to, group in timeline.runs(wanted):
+            if seek_to is not None:
+                stream.container.seek(seek_to, stream=stream)
+            numbered = _count_frames(stream) if timeline.counted else _match_frames(stream, timeline, group, seek_to)
+            for index, frame in numbered:
+                if index in group:
+                    images[index] = shrink(_rgb(frame, index))
+                if index >= group[-1]:
+                    break
+    if len(images) < len(wanted):
+        if timeline.counted:
+            raise _UnreadableError("the file gives fewer frames each time it is decoded")
+        raise _MistimedError
+    return images
+
+
+def _count_frames(stream: Any) -> Iterator[tuple[int, Any]]:
+    return enumerate(stream.container.decode(stream))
+
+
+def _match_frames(stream: Any, timeline: _Timeline, group: list[int], seek_to: int | None) -> Iterator[tuple[int, Any]]:
+    """Number decoded frames by their time, and stop believing in the timeline when one does not fit."""
+    wanted_ticks = {timeline.ticks[i] for i in group}
+    numbers = {tick: i for i, tick in enumerate(timeline.ticks)}
+    before = -1
+    for packet in stream.container.demux(stream):
+        if timeline.skips:
+            needed = packet.pts in wanted_ticks or not packet.size
+            stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+        for frame in packet.decode():
+            index = numbers.get(frame.pts, -1)
+            gapless = timeline.skips or seek_to is not None or index == before + 1
+            if index <= before or not gapless:
+                raise _MistimedError
+            before = index
+            yield index, frame
+
+
+def _rgb(frame: Any, index: int) -> Pixels:
+    """Convert one frame, turned upright as its file asks."""
+    import numpy as np
+
+    if frame.is_corrupt:
+        raise _UnreadableError(f"frame {index:,} is damaged")
+    image_HWC: Pixels = frame.to_ndarray(format="rgb24")
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image_HWC, quarter_turns)) if quarter_turns else image_HWC
+
+
+def _read_with_decord(source: _Source, timeline: _Timeline, wanted: list[int], shrink: _Shrink) -> dict[int, Pixels]:
+    """The same frames through decord; a file of which it counts other frames than PyAV is refused."""
+    decord = _decord()
+    try:
+        reader = decord.VideoReader(source.path, num_threads=1)
+        if len(reader) != len(timeline.ticks):
+            counts = f"decord counts {len(reader):,} frames, PyAV {len(timeline.ticks):,}"
+            raise _UnreadableError(counts, "use video_reader=pyav")
+        return {i: shrink(reader.get_batch([i]).asnumpy()[0]) for i in wanted}
+    except (decord.DECORDError, IndexError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise _UnreadableError(f"decord gives up: {reason}", "use video_reader=pyav") from None
+
+
+_READERS: Mapping[Reader, Callable[[_Source, _Timeline, list[int], _Shrink], dict[int, Pixels]]] = {
+    "pyav": _read_with_pyav,
+    "decord": _read_with_decord,
+}
+
+# ── digests ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def clip_digest(clip: Clip, *, who: str = "") -> str:
+    """SHA-256 of the clip's whole file, 64 hex digits; cached by path, size and mtime, also from run to run.
+
+    Args:
+        clip: Its file as it is now counts, not the size and time in the reference.
+        who: Who asks, for the error.
+
+    Raises:
+        ClipError: The file is missing, empty or unreadable.
+    """
+    try:
+        return _digest(_source(clip["path"]))
+    except _UnreadableError as error:
+        raise _clip_error(clip["path"], who, str(error), error.hint) from None
+    except OSError as error:
+        raise _clip_error(clip["path"], who, error.strerror or str(error), "get the file again") from None
+
+
+@lru_cache(maxsize=65_536)
+def _digest(source: _Source) -> str:
+    known = _stored_digest(source)
+    if known is None:
+        with open(source.path, "rb") as file:
+            known = hashlib.file_digest(file, "sha256").hexdigest()
+        _store_digest(source, known)
+    return known
+
+
+def _stored_digest(source: _Source) -> str | None:
+    """Look into the cache on disk; a cache that can't be used costs time, never a run."""
+    with suppress(sqlite3.Error, OSError), closing(_digest_store()) as store:
+        row = store.execute(
+            "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND mtime_ns = ?", source
+        ).fetchone()
+        return str(row[0]) if row else None
+    return None
+
+
+def _store_digest(source: _Source, digest: str) -> None:
+    with suppress(sqlite3.Error, OSError), closing(_digest_store()) as store, store:
+        store.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (*source, digest))
+
+
+def _digest_store() -> sqlite3.Connection:
+    """Open ``digests.sqlite`` in MMLA_CACHE_DIR or the user's cache folder; SQLite lets several processes share it."""
+    import platformdirs
+
+    folder = Path(os.environ.get("MMLA_CACHE_DIR") or platformdirs.user_cache_dir("mmla-eval"))
+    folder.mkdir(parents=True, exist_ok=True)
+    store = sqlite3.connect(folder / "digests.sqlite", timeout=30)
+    store.execute("PRAGMA synchronous = OFF")  # a lost entry is computed again
+    store.execute(
+        "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
+    )
+    return store
+
+
+# ── a picture for people ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def contact_sheet(frames: Frames, path: Path, caption: str, *, columns: int = 8, width: int = 320) -> None:
+    """Write a PNG with the frames side by side, number and seconds beneath each, the caption below.
+
+    Args:
+        frames: What a model would see.
+        path: The PNG to write.
+        caption: One line.
+        columns: Frames in a row.
+        width: Of a frame on the sheet at most, in pixels.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    margin, line = 8, 18
+    _, source_height, source_width, _ = frames.frames_THWC.shape
+    cell_width = min(width, source_width)
+    cell_height = max(1, source_height * cell_width // source_width)
+    across = min(columns, len(frames))
+    down = -(-len(frames) // across)
+    size = (margin + across * (cell_width + margin), down * (cell_height + line + margin) + line + 2 * margin)
+    sheet = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for position, (image, index, seconds) in enumerate(
+        zip(frames.frames_THWC, frames.indices, frames.seconds, strict=True)
+    ):
+        row, column = divmod(position, across)
+        x, y = margin + column * (cell_width + margin), margin + row * (cell_height + line + margin)
+        sheet.paste(Image.fromarray(image).resize((cell_width, cell_height)), (x, y))
+        draw.text((x, y + cell_height + 2), f"frame {index}   {seconds:.2f} s", fill="black", font=font)
+    draw.text((margin, size[1] - line - margin), caption, fill="black", font=font)
+    sheet.save(path, format="PNG")

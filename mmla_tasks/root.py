@@ -1,0 +1,131 @@
+"""The data root: a folder in the Hub layout, the embedded sample, or the Hub dataset itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from mmla_tasks.documents import Dataset
+from mmla_tasks.errors import DataError, MmlaError
+from mmla_tasks.sources import HUB_REPOSITORY, SOURCES, SPLITS
+
+DATA_DIR_VARIABLE = "MMLA_DATA_DIR"
+SAMPLE_NOTE = "sample data, not a benchmark score"
+
+Kind = Literal["folder", "sample", "hub"]
+
+
+@dataclass(frozen=True)
+class DataRoot:
+    """Where texts and clips come from."""
+
+    kind: Kind
+    given: str
+    """What the user wrote: a path, ``sample``, ``sample:N``, or the Hub repository."""
+    origin: str
+    """Who said so: ``--data_dir``, ``MMLA_DATA_DIR`` or ``default``."""
+    revision: str | None = None
+    """Hub only: the revision asked for; the resolved commit is in `commit` after the first read."""
+
+    @classmethod
+    def choose(cls, data_dir: str | os.PathLike[str] | None = None, revision: str | None = None) -> DataRoot:
+        """``--data_dir``, else ``MMLA_DATA_DIR``, else the Hub dataset.
+
+        Raises:
+            DataError: a folder that is not there.
+        """
+        given, origin = (str(data_dir), "--data_dir") if data_dir else (os.environ.get(DATA_DIR_VARIABLE, ""), DATA_DIR_VARIABLE)
+        if not given:
+            return cls("hub", HUB_REPOSITORY, "default", revision)
+        if given == "sample" or given.startswith("sample:"):
+            _sample_rows(given)
+            return cls("sample", given, origin)
+        if not Path(given).is_dir():
+            raise DataError(
+                f"the data root {given} is not a folder",
+                given_by=origin,
+                next="name a folder with MIntRec/test.tsv, MELD/test.tsv, ... or try --data_dir sample",
+            )
+        return cls("folder", given, origin)
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether this is the embedded sample, whose scores mean nothing."""
+        return self.kind == "sample"
+
+    def dataset(
+        self,
+        name: str,
+        *,
+        labels_of: Callable[[], Mapping[str, Sequence[str]]],
+        with_clips: bool,
+        splits: Sequence[str] = ("test",),
+    ) -> Dataset:
+        """Find one dataset under this root; makes the sample, or fetches the texts, when that is needed.
+
+        Args:
+            name: Folder name, such as ``MELD``.
+            labels_of: Gives the label list of every MMLA dataset; called for the sample only.
+            with_clips: Whether clips are needed too.
+            splits: Splits whose clips are needed (sample only).
+        """
+        match self.kind:
+            case "sample":
+                return Dataset.in_root(_sample_folder(self.given, labels_of(), with_clips, tuple(splits)), name)
+            case "hub":
+                return Dataset.in_root(_hub_folder(name, self.revision), name)
+            case "folder":
+                return Dataset.in_root(Path(self.given), name)
+
+    def commit(self, name: str) -> str | None:
+        """The Hub commit that `dataset` read from; None for other roots."""
+        return _hub_folder(name, self.revision).name if self.kind == "hub" else None
+
+
+def _sample_rows(spec: str) -> int | None:
+    _, _, count = spec.partition(":")
+    if ":" in spec and (not count.isdigit() or int(count) < 1):
+        raise DataError(f"`{spec}` is not a sample", next="write sample, or sample:N with N rows per test split")
+    return int(count) if count else None
+
+
+def _sample_folder(
+    spec: str, labels: Mapping[str, Sequence[str]], with_clips: bool, splits: tuple[str, ...]
+) -> Path:
+    frozen = tuple((name, tuple(values)) for name, values in labels.items())
+    return _cached_sample_folder(spec, frozen, with_clips, splits)
+
+
+@lru_cache(maxsize=16)
+def _cached_sample_folder(
+    spec: str, labels: tuple[tuple[str, tuple[str, ...]], ...], with_clips: bool, splits: tuple[str, ...]
+) -> Path:
+    from mmla_tasks.sample import sample_root
+
+    prefixes = {name: SOURCES[name].clip_prefix for name, _ in labels}
+    return sample_root(spec, datasets=dict(labels), prefixes=prefixes, with_clips=with_clips, splits=splits)
+
+
+@lru_cache(maxsize=64)
+def _hub_folder(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"{name}/{split}.tsv" for split in SPLITS]
+    try:
+        return Path(
+            snapshot_download(HUB_REPOSITORY, repo_type="dataset", revision=revision, allow_patterns=patterns)
+        )
+    except MmlaError:
+        raise
+    except Exception as error:  # the hub client raises a dozen unrelated types when the network is down
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(
+            "no data root: the texts are neither on this machine nor could they be fetched from the Hub",
+            dataset=f"{HUB_REPOSITORY} {name}" + (f" @ {revision}" if revision else ""),
+            why=f"{type(error).__name__}: {reason[:200]}",
+            next="name a folder in the Hub layout with --data_dir or MMLA_DATA_DIR, or try --data_dir sample",
+        ) from None
