@@ -39,7 +39,7 @@ from mmla_tasks.documents import Dataset, Documents, Split
 from mmla_tasks.errors import DataError, UsageError
 from mmla_tasks.records import Answer, Document
 from mmla_tasks.root import DataRoot
-from mmla_tasks.scorers import METRICS
+from mmla_tasks.scorers import METRICS, score_document
 
 TASK_VERSION = 1
 """Raised whenever a change to prompts, parsing or scoring changes results."""
@@ -111,6 +111,11 @@ class RunChoices:
             if getattr(choices, name) not in values:
                 listed = ", ".join(str(v) for v in values if v)
                 raise UsageError(f"{name} `{getattr(choices, name)}` is not known", choices=listed)
+        if choices.protocol == "paper" and choices.modality == "video":
+            raise UsageError(
+                "the released code always shows the text: it has no video-only prompt",
+                next="leave out --protocol paper, or --modality video",
+            )
         return choices
 
     def to_metadata(self) -> dict[str, Any]:
@@ -369,7 +374,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         values: dict[str, Any] = {"acc": hit, HIDDEN_METRIC: hit}
         for name, metric in METRICS.items():
             if name != "acc":
-                values[name] = (doc["label"], answer.released if metric.released else str(answer))
+                values[name] = score_document(doc["label"], answer, released=metric.released)
         return values
 
     def aggregation(self) -> dict[str, Any]:

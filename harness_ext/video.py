@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -62,7 +61,7 @@ def sample_indices(num_frames: int, budget: int) -> list[int]:
     return [i * (num_frames - 1) // max(1, taken - 1) for i in range(taken)]
 
 
-def fps_indices(ticks: Sequence[int], end: int, step: Fraction, max_frames: int) -> list[int]:
+def fps_indices(ticks: Sequence[int], end: int | Fraction, step: Fraction, max_frames: int) -> list[int]:
     """The frames nearest to the times 0, step, 2 step, ... after the first frame, each once; ties go to the earlier.
 
     Nearest, not latest: containers round timestamps (667 ms for 2/3 s), which must not move a hit to its neighbour.
@@ -123,7 +122,8 @@ def stride_indices(num_frames: int, stride: int, max_frames: int) -> list[int]:
     every = range(0, num_frames, stride)
     if len(every) <= max_frames:
         return list(every)
-    return [every[(2 * i + 1) * len(every) // (2 * max_frames)] for i in range(max_frames)]
+    gap = len(every) / max_frames  # in floating point, because truncating it is what was released
+    return [every[int(i * gap + gap / 2)] for i in range(max_frames)]
 
 
 def resized_shape(height: int, width: int, max_pixels: int, factor: int = 1) -> tuple[int, int]:
@@ -221,7 +221,7 @@ class FramePolicy:
             reader=video_reader or cls.reader,
         )
 
-    def choose(self, ticks: Sequence[int], end: int, tick_seconds: Fraction, rate: Fraction) -> list[int]:
+    def choose(self, ticks: Sequence[int], end: int | Fraction, tick_seconds: Fraction, rate: Fraction) -> list[int]:
         """Pick frames of a clip; positions in `ticks`, ascending, repeated only under the released rules.
 
         Args:
@@ -486,7 +486,6 @@ class _Packet(NamedTuple):
     """What is known of a compressed frame before it is decoded; times in ticks."""
 
     pts: int | None
-    dts: int | None
     duration: int
     is_keyframe: bool
     is_discard: bool
@@ -498,7 +497,7 @@ class _Span(NamedTuple):
     first: int
     stop: int
     begin: Fraction
-    end: int
+    end: Fraction
 
 
 @dataclass(frozen=True)
@@ -514,8 +513,8 @@ class _Timeline:
     tick_seconds: Fraction
     rate: Fraction
     """Average frames a second."""
-    keyframes: tuple[tuple[int, int], ...] = ()
-    """(presentation, decoding) time of the frames that decoding can start from."""
+    keyframes: tuple[int, ...] = ()
+    """Presentation time, ascending, of the frames that decoding can start from."""
     counted: bool = False
     """Counted by decoding: frames must be taken by their number, times prove nothing."""
     skips: bool = False
@@ -524,11 +523,8 @@ class _Timeline:
     def span(self, start_seconds: float, end_seconds: float | None) -> _Span:
         """Find the frames shown in [start_seconds, end_seconds) of the file."""
         begin = self.zero + _exact(start_seconds) / self.tick_seconds
-        end = (
-            self.end
-            if end_seconds is None
-            else min(self.end, ceil(self.zero + _exact(end_seconds) / self.tick_seconds))
-        )
+        asked_end = self.end if end_seconds is None else self.zero + _exact(end_seconds) / self.tick_seconds
+        end = min(Fraction(self.end), Fraction(asked_end))
         first, stop = bisect_left(self.ticks, begin), bisect_left(self.ticks, end)
         if first >= stop:
             length = float((self.end - self.zero) * self.tick_seconds)
@@ -537,17 +533,17 @@ class _Timeline:
         return _Span(first, stop, begin, end)
 
     def runs(self, wanted: Sequence[int]) -> list[tuple[int | None, list[int]]]:
-        """Cut ascending frame numbers into stretches of decoding: (decoding time to seek to or None, frames).
+        """Cut ascending frame numbers into stretches of decoding: (tick to seek to or None, frames).
 
         Each starts one keyframe earlier than it must: where keyframes are only points of gradual recovery, the
         picture is whole one such point later.
         """
         runs: list[tuple[int | None, list[int]]] = []
         for i in wanted:
-            entry = bisect_right(self.keyframes, (self.ticks[i], sys.maxsize)) - 2
+            entry = bisect_right(self.keyframes, self.ticks[i]) - 2
             reached = self.ticks[runs[-1][1][-1]] if runs else self.ticks[0]
-            if entry > 0 and self.keyframes[entry][0] > reached:
-                runs.append((self.keyframes[entry][1], [i]))
+            if entry > 0 and self.keyframes[entry] > reached:
+                runs.append((self.keyframes[entry], [i]))
             elif runs:
                 runs[-1][1].append(i)
             else:
@@ -585,8 +581,8 @@ def _open(path: str) -> Iterator[Any]:
         covers = av.stream.Disposition.attached_pic
         streams = [stream for stream in container.streams.video if not stream.disposition & covers]
         if not streams:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            raise _UnreadableError(f"the file holds no video stream ({kinds} only)")
+            kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+            raise _UnreadableError(f"the file holds {kinds} but no video" if kinds else _why_not_video(path))
         # One thread for each slice, not for each frame: what is shown of damaged pictures then never depends on
         # timing, and cores are better spent on several clips at once.
         streams[0].thread_type = "SLICE"
@@ -627,7 +623,7 @@ def _packets(stream: Any) -> list[_Packet]:
             raise _UnreadableError(f"the file is cut short or damaged at its frame {len(packets):,}")
         if packet.size:
             shown_for = packet.duration or 0
-            packets.append(_Packet(packet.pts, packet.dts, shown_for, packet.is_keyframe, packet.is_discard))
+            packets.append(_Packet(packet.pts, shown_for, packet.is_keyframe, packet.is_discard))
     return packets
 
 
@@ -639,7 +635,7 @@ def _timeline_of_packets(stream: Any, packets: list[_Packet]) -> _Timeline | Non
     """Put packets in order of presentation; None where they may not be the frames that a decoder puts out."""
     shown = sorted((p.pts, p.duration) for p in packets if p.pts is not None and not p.is_discard)
     ticks = tuple(pts for pts, _ in shown)
-    timed = all(p.pts is not None and p.dts is not None for p in packets) and len(set(ticks)) == len(ticks)
+    timed = all(p.pts is not None for p in packets) and len(set(ticks)) == len(ticks)
     starts_whole = bool(shown) and packets[0].is_keyframe  # a decoder drops what comes before a keyframe
     if not (timed and starts_whole and stream.codec_context.name in _ONE_PACKET_ONE_FRAME):
         return None
@@ -650,9 +646,7 @@ def _timeline_of_packets(stream: Any, packets: list[_Packet]) -> _Timeline | Non
         zero=_zero(ticks[0], stream),
         tick_seconds=stream.time_base,
         rate=rate,
-        keyframes=tuple(
-            sorted((p.pts, p.dts) for p in packets if p.is_keyframe and p.pts is not None and p.dts is not None)
-        ),
+        keyframes=tuple(sorted(p.pts for p in packets if p.is_keyframe and p.pts is not None)),
         skips=stream.codec_context.name == "h264",  # the one that was measured: 1.5 times as fast, equal frames
     )
 
@@ -687,8 +681,13 @@ def _end(last_tick: int, duration: int, rate: Fraction, stream: Any) -> int:
 
 
 def _zero(first_tick: int, stream: Any) -> int:
-    start = stream.container.start_time  # microseconds
-    return first_tick if start is None else min(first_tick, round(Fraction(start, 1_000_000) / stream.time_base))
+    """The first frame's time less what the container says the picture starts later than the sound."""
+    earliest = stream.container.start_time  # microseconds
+    if earliest is None or stream.start_time is None:
+        return first_tick
+    # Their difference, not `earliest` itself: AVI and others count from the first frame *decoded*.
+    later = Fraction(stream.start_time) - Fraction(earliest, 1_000_000) / stream.time_base
+    return first_tick - max(0, round(later))
 
 
 # ── pixels ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,81 @@
+"""Real and tiny models, real texts, drawn clips. Everything here needs torch; tests that use it are `slow`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mmla_tasks.records import Clip
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads() -> Iterator[None]:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """Folder of SmolLM2-135M-Instruct: `MMLA_SMOLLM2`, or made once in the user's cache."""
+    from harness_ext.models import smollm2_folder
+
+    return smollm2_folder()
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2_vl(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Qwen2-VL."""
+    from .tiny_models import tiny_qwen2_vl
+
+    return tiny_qwen2_vl(tmp_path_factory.mktemp("tiny_qwen2_vl"), smollm2)
+
+
+@pytest.fixture(scope="session")
+def real_texts() -> Callable[[str, int], list[str]]:
+    """`real_texts(dataset, n)`: the first n texts of a test split."""
+
+    def read(dataset: str, count: int) -> list[str]:
+        path = SHARED / "mmla_data" / dataset / "test.tsv"
+        if not path.is_file():
+            pytest.skip(f"the real MMLA texts are not at {path}")
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        return [row["text"] for row in rows[:count]]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def drawn_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Clip]:
+    """`drawn_clip(seed, width=, height=, frames=)`: a clip of moving noise, 8 frames a second."""
+    folder = tmp_path_factory.mktemp("clips")
+
+    def draw(seed: int, *, width: int = 320, height: int = 240, frames: int = 12) -> Clip:
+        path = folder / f"{seed}_{width}x{height}_{frames}.mp4"
+        if not path.is_file():
+            _write(path, seed, width, height, frames)
+        stat = path.stat()
+        return Clip(path=str(path), start_seconds=0.0, end_seconds=None, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+
+    return draw
+
+
+def _write(path: Path, seed: int, width: int, height: int, frames: int) -> None:
+    import av
+    import numpy as np
+
+    small = np.random.default_rng(seed).integers(0, 256, (frames, height // 20, width // 20, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for picture in small.repeat(20, axis=1).repeat(20, axis=2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())

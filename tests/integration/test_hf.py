@@ -1,0 +1,483 @@
+"""`mmla-hf` with a real model on real texts, and with a tiny Qwen2-VL on drawn clips."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness_ext.backends.hf import HFLabelLM, Options, Question
+from harness_ext.requests import Request, Response
+from mmla_tasks.errors import ClipError, MissingExtraError, MmlaError, ModelError
+from mmla_tasks.records import Clip
+
+pytestmark = [
+    pytest.mark.slow,
+    # transformers and peft warn about their own insides
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
+torch = pytest.importorskip("torch")
+
+LABELS = {
+    "MIntRec": (
+        "intent",
+        "complain praise apologise thank criticize agree taunt flaunt joke oppose comfort care inform advise arrange "
+        "introduce leave prevent greet".split()
+        + ["ask for help"],
+    ),
+    "MELD": ("emotion", "neutral surprise fear sadness joy anger disgust".split()),
+    "CH-SIMSv2.0": ("sentiment", "neutral positive negative".split()),
+}
+SETTINGS = {"max_gen_toks": 8, "do_sample": False, "until": [], "repetition_penalty": 1.0}
+ANY_LABELS = ("joke", "ask for help", "ask for opinions", "apologise")
+
+
+def prompt_of(dataset: str, text: str, video: bool = False) -> str:
+    dimension, labels = LABELS[dataset]
+    opening = (
+        f"<video>You are presented with a video in which the speaker says: {text} Based on the text and video content, "
+        if video
+        else f"The speaker says: {text} Based on the text, "
+    )
+    return (
+        f"{opening}what is the {dimension} of this speaker?\n"
+        f"The candidate labels for {dimension} are: [{', '.join(labels)}]. "
+        f"Respond in the format: '{dimension}: [label]'. Only one label should be provided."
+    )
+
+
+def request_of(lm: HFLabelLM, dataset: str, text: str, number: int = 0, **more: Any) -> Request:
+    dimension, labels = LABELS[dataset]
+    content = prompt_of(dataset, text, video="clip" in more)
+    prompt = lm.apply_chat_template([{"role": "user", "content": content}])
+    return Request(dataset, str(number), prompt, tuple(labels), f"{dimension}:", SETTINGS, chat=True, **more)
+
+
+def answered(lm: HFLabelLM, requests: list[Request], **options: Any) -> list[Response]:
+    lm.options = Options(**options)
+    lm.batch_size = int(options.get("batch_size", 1))
+    answers = dict(lm.answer(requests))
+    return [answers[i] for i in range(len(requests))]
+
+
+@pytest.fixture(scope="module")
+def lm(smollm2: Path) -> HFLabelLM:
+    return HFLabelLM(str(smollm2), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def video_lm(tiny_qwen2_vl: Path) -> HFLabelLM:
+    return HFLabelLM(str(tiny_qwen2_vl), dtype="float32", num_frames=4)
+
+
+@pytest.fixture(scope="module")
+def real_requests(lm: HFLabelLM, real_texts: Callable[[str, int], list[str]]) -> Callable[[int], list[Request]]:
+    def make(rows: int) -> list[Request]:
+        return [request_of(lm, d, t, i) for d in LABELS for i, t in enumerate(real_texts(d, rows))]
+
+    return make
+
+
+@pytest.fixture
+def clip_requests(video_lm: HFLabelLM, drawn_clip: Callable[..., Clip]) -> list[Request]:
+    """Clips of unequal size and length, so that prompts are padded."""
+    sizes = [(320, 240, 12), (640, 360, 16), (160, 120, 3), (240, 320, 9)]
+    clips = [drawn_clip(i, width=w, height=h, frames=f) for i, (w, h, f) in enumerate(sizes)]
+    texts = ["Oh. Really?", "no way, I would never do that to you", "bye", "so what"]
+    return [request_of(video_lm, "MIntRec", t, i, clip=c) for i, (t, c) in enumerate(zip(texts, clips, strict=True))]
+
+
+# ---- a real model on real texts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("rank", 24), ("constrained", 5), ("generate", 5)])
+def test_answers_do_not_depend_on_the_batch_size(
+    lm: HFLabelLM, real_requests: Callable[[int], list[Request]], mode: str, rows: int
+) -> None:
+    requests = real_requests(rows)
+    one, four, sixteen = ([str(a) for a in answered(lm, requests, answer=mode, batch_size=b)] for b in (1, 4, 16))
+    assert one == four == sixteen
+    if mode != "generate":
+        assert all(text in request.answer_forms for text, request in zip(one, requests, strict=True))
+    else:
+        assert any(text not in request.answer_forms for text, request in zip(one, requests, strict=True))
+
+
+def scored_both_ways(lm: HFLabelLM, requests: list[Request]) -> tuple[Any, Any]:
+    """Scores of a left-padded batch, and of each prompt + prefix + label as a sequence of its own."""
+    answer = lm._tokens_of(requests[0])
+    batch = [lm._question(request) for request in requests]
+    with torch.inference_mode():
+        at_once = lm._scorer.tree(lm._inputs(batch, 16), answer)
+        naive = [[_whole(lm, question, answer.prefix, own) for own in answer.own] for question in batch]
+    return at_once, torch.tensor(naive)
+
+
+def _whole(lm: HFLabelLM, question: Question, prefix: tuple[int, ...], own: tuple[int, ...]) -> float:
+    """One full sequence, masks and positions left to the model: shares nothing with the code under test."""
+    inputs = lm._inputs([question], 16)
+    tail = torch.tensor([[*prefix, *own]])
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], tail], dim=1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if "mm_token_type_ids" in inputs:
+        inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(tail)], dim=1)
+    logits = lm.model(**inputs, use_cache=False).logits[0, -len(own) - 1 : -1]
+    return float(logits.log_softmax(-1).gather(1, torch.tensor(own)[:, None]).sum())
+
+
+@pytest.mark.parametrize(("dataset", "rows"), [("MIntRec", 2), ("MELD", 2), ("CH-SIMSv2.0", 3)])
+def test_rank_equals_scoring_each_full_sequence(
+    lm: HFLabelLM, real_texts: Callable[[str, int], list[str]], dataset: str, rows: int
+) -> None:
+    requests = [request_of(lm, dataset, text, i) for i, text in enumerate(real_texts(dataset, rows))]
+    at_once, naive = scored_both_ways(lm, requests)
+    print(f"{dataset}: largest difference {float((at_once - naive).abs().max()):.2g}")
+    torch.testing.assert_close(at_once, naive, atol=1e-4, rtol=0)
+
+
+def test_the_fallback_gives_the_same_scores(lm: HFLabelLM) -> None:
+    requests = [request_of(lm, "MIntRec", text) for text in ("thank you", "no, I would never do such a thing")]
+    answer = lm._tokens_of(requests[0])
+    alone = lm._inputs([Question(requests[1], requests[1].prompt)], 16)
+    with torch.inference_mode():
+        at_once = lm._scorer.tree(lm._inputs([Question(r, r.prompt) for r in requests], 16), answer)[1]
+        torch.testing.assert_close(at_once, lm._scorer.naive(alone, answer), atol=1e-4, rtol=0)
+
+
+@pytest.fixture
+def shifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put every node of the label trie one position too far."""
+    from harness_ext.backends.hf_rank import LabelScorer
+
+    right = LabelScorer._tree_step
+    monkeypatch.setattr(
+        LabelScorer,
+        "_tree_step",
+        lambda self, inputs, trie, positions, cache: right(self, inputs, trie, positions + 1, cache),
+    )
+
+
+@pytest.mark.usefixtures("shifted")
+def test_a_position_off_by_one_is_noticed(lm: HFLabelLM, video_lm: HFLabelLM, clip_requests: list[Request]) -> None:
+    for model, requests in ((lm, [request_of(lm, "MIntRec", "thank you")]), (video_lm, clip_requests[:1])):
+        at_once, naive = scored_both_ways(model, requests)
+        assert float((at_once - naive).abs().max()) > 1e-4
+
+
+@pytest.mark.usefixtures("shifted")
+def test_a_model_that_scores_wrongly_at_once_falls_back_and_says_so(
+    lm: HFLabelLM, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness_ext.backends.hf_rank import LabelScorer
+
+    request = replace(request_of(lm, "MELD", "thank you"), labels=ANY_LABELS)
+    monkeypatch.setattr(lm, "_scorer", LabelScorer(lm.model))
+    with caplog.at_level(logging.WARNING):
+        answers = answered(lm, [request, request], answer="rank")
+    assert caplog.text.count("scored as a sequence of its own") == 1
+    right = [
+        _whole(lm, Question(request, request.prompt), lm._tokens_of(request).prefix, own)
+        for own in lm._tokens_of(request).own
+    ]
+    assert list((answers[1].label_scores or {}).values()) == pytest.approx(right, abs=1e-4)
+
+
+def test_ranking_twenty_labels_costs_at_most_one_and_a_half_prefills(lm: HFLabelLM) -> None:
+    request = request_of(lm, "MIntRec", "you know what " * 8 + "I did")
+    question, answer = Question(request, request.prompt), lm._tokens_of(request)
+    inputs = lm._inputs([question], 16)
+    assert 140 <= inputs["input_ids"].shape[1] <= 175
+    with torch.inference_mode():
+        positions = lm._scorer.positions(inputs)
+        ways: dict[str, Callable[[], Any]] = {
+            "prefill": lambda: lm.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1),
+            "rank": lambda: lm._scorer.tree(inputs, answer),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(10):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way()
+                seconds[name].append(time.perf_counter() - start)
+    prefill, rank = (statistics.median(seconds[name][1:]) for name in ("prefill", "rank"))
+    print(f"prefill {prefill:.3f} s, ranking {len(answer.own)} labels {rank:.3f} s, ratio {rank / prefill:.2f}")
+    assert rank <= 1.5 * prefill
+
+
+def test_rank_gives_scores_and_token_counts_of_every_label(lm: HFLabelLM) -> None:
+    request = request_of(lm, "MIntRec", "thank you")
+    (answer,) = answered(lm, [request], answer="rank")
+    assert set(answer.label_scores or {}) == set(request.labels) == set(answer.label_tokens or {})
+    assert (answer.label_tokens or {})["ask for help"] == 3
+    best = max(answer.label_scores or {}, key=(answer.label_scores or {}).__getitem__)
+    assert answer == f"intent: {best}"
+
+
+def test_end_tokens_are_scored_where_one_label_begins_another(lm: HFLabelLM) -> None:
+    request = replace(request_of(lm, "MELD", "thank you"), labels=("ask", "ask for help"))
+    (answer,) = answered(lm, [request], answer="rank")
+    assert answer.label_tokens == {"ask": 2, "ask for help": 4}
+    at_once, naive = scored_both_ways(lm, [request])
+    torch.testing.assert_close(at_once, naive, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "labels", [('say "hi"', "back\\slash"), ("悲伤", "喜悦"), ("yes", "yes please"), ("a\tb", "🙂")]
+)
+@pytest.mark.parametrize("chat", [True, False])
+def test_constrained_spells_any_label(lm: HFLabelLM, labels: tuple[str, ...], chat: bool) -> None:
+    request = replace(
+        request_of(lm, "MELD", "hi"), labels=labels, prompt="Hi. Which?", chat=chat, gen_kwargs={"max_gen_toks": 1}
+    )
+    (answer,) = answered(lm, [request], answer="constrained")
+    assert str(answer) in request.answer_forms
+    assert not answer.truncated
+
+
+def test_an_answer_cut_at_the_limit_is_truncated_and_stop_strings_are_honoured(lm: HFLabelLM) -> None:
+    request = request_of(lm, "MELD", "Why do all you're coffee mugs have numbers on the bottom?")
+    (cut,) = answered(lm, [replace(request, gen_kwargs={"max_gen_toks": 3})])
+    assert cut.truncated
+    assert cut.new_tokens == 3
+    (stopped,) = answered(lm, [replace(request, gen_kwargs={"max_gen_toks": 12, "until": [" of"]})])
+    assert " of" not in stopped
+    assert not stopped.truncated
+
+
+def test_a_checkpoints_own_generation_settings_do_not_leak(smollm2: Path, tmp_path: Path) -> None:
+    for file in smollm2.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "generation_config.json").unlink()
+    settings = {"eos_token_id": 2, "do_sample": True, "temperature": 0.3, "top_k": 3, "repetition_penalty": 1.5}
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    leaky = HFLabelLM(str(tmp_path), dtype="float32")
+    used = leaky._generation_config(leaky._settings([Question(request_of(leaky, "MELD", "hi"), "hi")]))
+    effective, _ = leaky.model._prepare_generation_config(used)
+    assert (effective.do_sample, effective.repetition_penalty, effective.eos_token_id) == (False, 1.0, [2])
+    assert effective.temperature in (None, 1.0)
+
+
+def test_bos_is_not_doubled(lm: HFLabelLM) -> None:
+    request = request_of(lm, "MELD", "hi")
+    ids = lm._inputs([Question(request, request.prompt)], 1)["input_ids"][0].tolist()
+    assert lm.tokenizer.decode(ids) == request.prompt
+
+
+# ---- video -------------------------------------------------------------------------------------------------------
+
+
+def test_video_answers_do_not_depend_on_the_batch_size(video_lm: HFLabelLM, clip_requests: list[Request]) -> None:
+    for mode in ("generate", "constrained", "rank"):
+        one, three = (answered(video_lm, clip_requests, answer=mode, batch_size=b) for b in (1, 3))
+        assert [str(a) for a in one] == [str(a) for a in three]
+        assert [a.prompt_tokens for a in one] == [a.prompt_tokens for a in three]
+        assert all(a.frames for a in one)
+        if mode != "generate":
+            assert all(str(a) in r.answer_forms for a, r in zip(one, clip_requests, strict=True))
+
+
+def test_rank_with_video_equals_scoring_each_full_sequence(
+    video_lm: HFLabelLM, clip_requests: list[Request], caplog: pytest.LogCaptureFixture
+) -> None:
+    at_once, naive = scored_both_ways(video_lm, clip_requests)
+    print(f"video: largest difference {float((at_once - naive).abs().max()):.2g}")
+    torch.testing.assert_close(at_once, naive, atol=1e-4, rtol=0)
+    answered(video_lm, clip_requests, answer="rank", batch_size=4)
+    assert "sequence of its own" not in caplog.text
+
+
+def test_video_costs_the_tokens_that_its_size_says(tiny_qwen2_vl: Path, drawn_clip: Callable[..., Clip]) -> None:
+    unbounded = HFLabelLM(str(tiny_qwen2_vl), dtype="float32", num_frames=4, max_pixels=640 * 360)
+    prompt = unbounded.apply_chat_template([{"role": "user", "content": "<video>Who?"}])
+    request = Request(
+        "t", "1", prompt, ("a", "b"), "is:", SETTINGS, clip=drawn_clip(1, width=640, height=360), chat=True
+    )
+    (answer,) = answered(unbounded, [request])
+    assert answer.prompt_tokens == 611  # 2 pairs of frames x 13 x 23 patches of 28 pixels, and 13 of text
+
+
+def test_frames_of_one_batch_are_held_at_a_time(
+    video_lm: HFLabelLM, clip_requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import harness_ext.video as video
+
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+    right = video.decode
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        nonlocal most
+        frames = right(*args, **kwargs)
+        alive.append(weakref.ref(frames.frames_THWC))
+        gc.collect()
+        most = max(most, sum(ref() is not None for ref in alive))
+        return frames
+
+    monkeypatch.setattr(video, "decode", counting)
+    answered(video_lm, clip_requests * 2, batch_size=2)
+    assert len(alive) == 8
+    assert most == 2
+
+
+def test_without_a_chat_template_the_models_own_video_token_is_placed(
+    video_lm: HFLabelLM, drawn_clip: Callable[..., Clip]
+) -> None:
+    prompt = prompt_of("MELD", "hi", video=True)
+    request = Request("t", "1", prompt, ("joy", "fear"), "emotion:", SETTINGS, clip=drawn_clip(1))
+    (answer,) = answered(video_lm, [request])
+    assert (answer.prompt_tokens or 0) > 100
+
+
+def test_bad_clips_stop_or_are_skipped_or_asked_as_text(
+    video_lm: HFLabelLM, clip_requests: list[Request], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    clip = Clip(path=str(broken), start_seconds=0.0, end_seconds=None, size=11, mtime_ns=1)
+    text = video_lm.apply_chat_template([{"role": "user", "content": prompt_of("MELD", "hi")}])
+    bad = replace(clip_requests[0], clip=clip, fallback=text)
+    with pytest.raises(ClipError, match=r"broken\.mp4"):
+        answered(video_lm, [clip_requests[1], bad])
+    good, skipped = answered(video_lm, [clip_requests[1], bad], on_bad_clip="skip", batch_size=2)
+    assert skipped.skipped
+    assert not good.skipped
+    assert good.frames
+    good, asked = answered(video_lm, [clip_requests[1], bad], on_bad_clip="text", batch_size=2)
+    assert asked.as_text
+    assert asked.frames is None
+    assert not good.as_text
+
+
+def test_a_prompt_beyond_the_context_is_named_not_cut(video_lm: HFLabelLM, clip_requests: list[Request]) -> None:
+    video_lm.max_length, before = 100, video_lm.max_length
+    try:
+        with pytest.raises(ModelError, match=r"MIntRec, document 1, is too long"):
+            answered(video_lm, clip_requests[1:2])
+    finally:
+        video_lm.max_length = before
+
+
+def test_multimodal_is_said_per_model(lm: HFLabelLM, video_lm: HFLabelLM, drawn_clip: Callable[..., Clip]) -> None:
+    assert video_lm.MULTIMODAL
+    assert not lm.MULTIMODAL
+    request = replace(request_of(lm, "MELD", "hi"), clip=drawn_clip(1), task="mmla_emotion_meld")
+    with pytest.raises(ModelError, match="takes no video") as caught:
+        answered(lm, [request])
+    assert "mmla_emotion_meld_text" in str(caught.value)
+
+
+def test_text_tasks_run_on_a_video_model(video_lm: HFLabelLM) -> None:
+    request = request_of(video_lm, "MELD", "hi")
+    for mode in ("generate", "constrained", "rank"):
+        (answer,) = answered(video_lm, [request], answer=mode)
+        assert answer.prompt_tokens
+
+
+# ---- loading -----------------------------------------------------------------------------------------------------
+
+
+def test_identity_is_plain_json_and_a_copy_is_the_same_model(tiny_qwen2_vl: Path, tmp_path: Path) -> None:
+    from harness_ext.backends.hf_load import folder_digest
+
+    for file in tiny_qwen2_vl.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert folder_digest(tmp_path) == folder_digest(tiny_qwen2_vl)
+    weights = bytearray((tmp_path / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    assert folder_digest(tmp_path) != folder_digest(tiny_qwen2_vl)
+
+
+def test_identity_survives_json(video_lm: HFLabelLM) -> None:
+    identity = video_lm.identity()
+    assert json.loads(json.dumps(identity)) == identity
+    assert identity["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"num_frame": 4}, r"Unknown model argument 'num_frame'[\s\S]*did you mean `num_frames`"),
+        ({"answer": "ranked"}, r"answer='ranked'[\s\S]*did you mean `rank`"),
+        ({"on_bad_clip": "ignore"}, "on_bad_clip='ignore' is not one of error, skip, text"),
+        ({"dtype": "bfloat61"}, r"Unknown dtype 'bfloat61'[\s\S]*did you mean `bfloat16`"),
+        ({"batch_size": "many"}, "batch_size='many'"),
+        ({"peft": "/nowhere/at/all"}, "adapter"),
+        ({"attn_implementation": "flash_attention_9"}, "flash_attention_9"),
+    ],
+)
+def test_bad_arguments_are_named(tiny_qwen2_vl: Path, args: dict[str, Any], message: str) -> None:
+    with pytest.raises(MmlaError) as caught:
+        HFLabelLM(str(tiny_qwen2_vl), **args)
+    assert __import__("re").search(message, str(caught.value)), str(caught.value)
+
+
+def test_folders_that_hold_no_model(tmp_path: Path, tiny_qwen2_vl: Path) -> None:
+    with pytest.raises(ModelError, match="no model folder"):
+        HFLabelLM(str(tmp_path / "absent"))
+    with pytest.raises(ModelError, match=r"config\.json is not there"):
+        HFLabelLM(str(tmp_path))
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(tiny_qwen2_vl / name)
+    with pytest.raises(ModelError, match="processor"):
+        HFLabelLM(str(tmp_path))
+
+
+def test_without_torch_the_message_ends_in_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import importlib.util
+
+    right = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else right(name, *a))
+    with pytest.raises(MissingExtraError, match="mmla-hf needs the package `torch`") as caught:
+        HFLabelLM(str(tmp_path))
+    assert "pip install" in str(caught.value)
+
+
+# ---- adapters ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapter(tiny_qwen2_vl: Path, tmp_path: Path) -> Iterator[Callable[[float], Path]]:
+    """`adapter(scale)`: a LoRA folder whose B matrices are noise of this scale."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    def make(scale: float) -> Path:
+        base = AutoModelForImageTextToText.from_pretrained(tiny_qwen2_vl, dtype=torch.float32)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(weight, std=scale)
+        model.save_pretrained(tmp_path / f"adapter{scale}")
+        return tmp_path / f"adapter{scale}"
+
+    yield make
+
+
+def test_an_adapter_is_applied(tiny_qwen2_vl: Path, adapter: Callable[[float], Path], video_lm: HFLabelLM) -> None:
+    adapted = HFLabelLM(str(tiny_qwen2_vl), dtype="float32", peft=str(adapter(1.0)))
+    request = request_of(video_lm, "MELD", "hi")
+    (with_it,), (without,) = (answered(model, [request], answer="rank") for model in (adapted, video_lm))
+    assert with_it.label_scores != without.label_scores
+    assert adapted.identity()["peft"]["digest"] != video_lm.identity()["peft"]
+
+
+def test_an_adapter_without_effect_is_refused(tiny_qwen2_vl: Path, adapter: Callable[[float], Path]) -> None:
+    with pytest.raises(ModelError, match="changes nothing"):
+        HFLabelLM(str(tiny_qwen2_vl), dtype="float32", peft=str(adapter(0.0)))
+
+
+def test_an_adapter_of_another_base_is_refused(smollm2: Path, adapter: Callable[[float], Path]) -> None:
+    with pytest.raises(ModelError, match="adapter"):
+        HFLabelLM(str(smollm2), dtype="float32", peft=str(adapter(1.0)))
