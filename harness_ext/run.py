@@ -209,7 +209,7 @@ def _leave_out_without_clips(loaded: dict[str, Any], options: RunOptions, catalo
     if left_out and (options.require_all or not loaded["tasks"]):
         raise UsageError(
             "nothing left to run" if not loaded["tasks"] else "--require_all: some tasks have no clips",
-            **{f"task {item.task}".replace(" ", "_"): f"{item.why}; {item.next_step}" for item in left_out[:12]},
+            {item.task: f"{item.why}; {item.next_step}" for item in left_out},
             next="bring the clips, or ask without video: --modality text",
         )
     _drop_empty_groups(loaded["groups"])
@@ -307,8 +307,9 @@ def _seed(seeds: Sequence[int | None]) -> None:
         import numpy as np
 
         np.random.seed(numpy_seed)
-    if torch_seed is not None and "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(torch_seed)
+    torch = sys.modules.get("torch")  # never imported for its seed alone
+    if torch_seed is not None and torch is not None:
+        torch.manual_seed(torch_seed)
 
 
 # ------------------------------------------------------------------------------------------------------- lm-eval

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -95,7 +95,6 @@ class RunFolder:
 
     def write_samples(self, task: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write the samples of one task as JSONL."""
-        (self.path / SAMPLES).mkdir(exist_ok=True)
         text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True, default=str) + "\n" for row in rows)
         return self._write_text(self.path / SAMPLES / f"{task}.jsonl", text)
 
@@ -122,10 +121,12 @@ class RunFolder:
         """
         aside = path.with_name(path.name + ".part")
         try:
+            path.parent.mkdir(exist_ok=True)
             aside.write_text(text, encoding="utf-8", newline="\n")
             os.replace(aside, path)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
             raise self._unwritable(path, error) from None
         return path
 

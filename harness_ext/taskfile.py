@@ -118,7 +118,7 @@ class _WithBody(TaskFileError):
     """A task file error whose faults form a table of their own."""
 
     def __init__(self, head: TaskFileError, body: list[str]) -> None:
-        super().__init__(head.what, **head.details)
+        super().__init__(head.what, head.details)
         self.body = body
 
     def __str__(self) -> str:

@@ -682,12 +682,12 @@ def _end(last_tick: int, duration: int, rate: Fraction, stream: Any) -> int:
 
 def _zero(first_tick: int, stream: Any) -> int:
     """The first frame's time less what the container says the picture starts later than the sound."""
-    earliest = stream.container.start_time  # microseconds
-    if earliest is None or stream.start_time is None:
+    own, earliest = stream.start_time, stream.container.start_time  # ticks, microseconds
+    if own is None or earliest is None:
         return first_tick
     # Their difference, not `earliest` itself: AVI and others count from the first frame *decoded*.
-    later = Fraction(stream.start_time) - Fraction(earliest, 1_000_000) / stream.time_base
-    return first_tick - max(0, round(later))
+    later = round(Fraction(own) - Fraction(earliest, 1_000_000) / Fraction(stream.time_base))
+    return first_tick - max(0, later)
 
 
 # ── pixels ────────────────────────────────────────────────────────────────────────────────────────────────────────

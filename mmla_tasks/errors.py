@@ -13,7 +13,7 @@ MmlaError                 shown to the user without a traceback, exit status 2
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -22,13 +22,15 @@ class MmlaError(Exception):
 
     Args:
         what: One sentence: what is wrong and with which thing.
+        listed: Lines below it whose names are printed as they are, such as task names.
         **details: Aligned lines below it, in the given order, such as ``file=..., why=..., next=...``.
             A detail that is None is left out; underscores in names become spaces.
     """
 
-    def __init__(self, what: str, **details: Any) -> None:
+    def __init__(self, what: str, listed: Mapping[str, Any] | None = None, /, **details: Any) -> None:
         self.what = what
-        self.details = {name.replace("_", " ").strip(): str(v) for name, v in details.items() if v is not None}
+        named = {**(listed or {}), **{name.replace("_", " "): value for name, value in details.items()}}
+        self.details = {name: str(value) for name, value in named.items() if value is not None}
         super().__init__(what)
 
     def __str__(self) -> str:

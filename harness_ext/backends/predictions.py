@@ -94,7 +94,7 @@ class PredictionsLM(LM):  # type: ignore[misc]
             if unknown:
                 faults[f"{name}: {len(unknown):,} unknown"] = _listed(unknown)
         if faults:
-            raise DataError("the answers file does not fit the documents", file=self.path, **faults)
+            raise DataError("the answers file does not fit the documents", {"file": self.path, **faults})
 
     def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
         """Look every answer up.

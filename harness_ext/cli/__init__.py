@@ -51,10 +51,10 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
         status: int = import_module(f"harness_ext.cli.{verb}").main(arguments)
         return status
     except MmlaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("\n".join(["interrupted", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

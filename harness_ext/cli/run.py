@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,8 +50,9 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
     try:
         outcome = run(options, progress=RunProgress(console), announce=lambda line: console.print(line, markup=False))
     except (MmlaError, KeyboardInterrupt) as error:
-        _say_what_is_safe(options)
-        raise error
+        for line in _what_is_safe(options):
+            error.add_note(line)
+        raise
     if not args.predict_only:
         print_scores(outcome.results, console)
     _send_elsewhere(args, outcome)
@@ -75,7 +76,7 @@ def _relative(path: Path) -> str:
     return (str(path) if shown.startswith("..") else shown) + ("/" if path.is_dir() else "")
 
 
-def _say_what_is_safe(options: Any) -> None:
+def _what_is_safe(options: Any) -> Iterator[str]:
     """After a fault: how many answers are in the journal, for whoever fears that hours were lost."""
     if options.run_dir is None:
         return
@@ -86,7 +87,7 @@ def _say_what_is_safe(options: Any) -> None:
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             count = sum(1 for _ in file)
-        print(f"{count:,} answers are safe in {path.parent}; the same command goes on from there.", file=sys.stderr)
+        yield f"{count:,} answers are safe in {path.parent}; the same command goes on from there."
 
 
 class _Parser(argparse.ArgumentParser):

@@ -234,6 +234,6 @@ def _make_clips(root: Path, drawings: Sequence[_Drawing], on_progress: Progress 
 
 
 def _draw_into_place(drawing: _Drawing, partial: Path) -> None:
-    unfinished = partial / drawing.path.name
+    unfinished = partial / drawing.seed.replace("/", "-")  # unique, where two datasets may share a prefix
     draw.write_clip(unfinished, draw.look_of(drawing.label_index, drawing.num_labels), drawing.seed)
     os.replace(unfinished, drawing.path)

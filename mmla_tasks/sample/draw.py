@@ -102,8 +102,8 @@ def nuisance_of(seed: str) -> Nuisance:
     """Draw the rest of the picture from a seed, such as ``MELD/105_3``."""
     rng = random.Random(f"mmla sample clip {seed}")
     return Nuisance(
-        centre=(rng.uniform(0.45, 0.55), rng.uniform(0.43, 0.50)),
-        radius=rng.uniform(0.23, 0.28),
+        centre=(rng.uniform(0.46, 0.54), rng.uniform(0.42, 0.49)),
+        radius=rng.uniform(0.22, 0.265),
         phase=rng.uniform(0, 2 * math.pi),
         background=_rgb(rng.random(), rng.uniform(0.15, 0.9), rng.uniform(0.0, 0.25)),
         shirt=_rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.1, 0.5)),
@@ -116,7 +116,9 @@ def nuisance_of(seed: str) -> Nuisance:
 
 def clip_frames(look: Look, seed: str) -> Iterator[NDArray[np.uint8]]:
     """Draw the frames of one clip, each uint8 [SIDE, SIDE, 3], RGB."""
-    np, image = _need("numpy"), _need("PIL.Image")
+    import numpy as np
+
+    image = _need("PIL.Image")
     nuisance = nuisance_of(seed)
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(seed.encode(), "big")))
     grain = rng.normal(0, nuisance.grain, (SIDE, SIDE, 1)).astype(np.float32)
@@ -209,9 +211,7 @@ def _draw_body(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, nuis
     _circle(pen, x, y + 2.15 * radius, 1.25 * radius, 1.05 * radius, fill=nuisance.shirt)
 
 
-def _draw_head(
-    pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, skin: Colour, nuisance: Nuisance
-) -> None:
+def _draw_head(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, skin: Colour, nuisance: Nuisance) -> None:
     _circle(pen, x, y - nuisance.hair_height * radius, 1.02 * radius, radius, fill=nuisance.hair)
     _circle(pen, x, y + 0.08 * radius, 0.95 * radius, 1.05 * radius, fill=skin)
 
@@ -260,11 +260,11 @@ def _draw_hands(
     sides = {"left hand": (-1,), "right hand": (1,), "both hands": (-1, 1)}.get(gesture, ())
     sleeve = max(3, round(0.28 * radius))
     for side in sides:
-        hand_x, hand_y = x + side * (1.38 + 0.14 * swing) * radius, y - (0.15 + 0.12 * swing) * radius
+        hand_x, hand_y = x + side * (1.3 + 0.12 * swing) * radius, y - (0.15 + 0.12 * swing) * radius
         pen.line((x + side * 0.95 * radius, y + 1.9 * radius, hand_x, hand_y), fill=skin, width=sleeve)
         _draw_palm(pen, hand_x, hand_y, radius, skin)
     if gesture == "chin":
-        hand_y = y + (1.15 + 0.05 * swing) * radius
+        hand_y = y + (1.25 + 0.05 * swing) * radius
         pen.line((x + 0.8 * radius, y + 2.0 * radius, x + 0.15 * radius, hand_y), fill=skin, width=sleeve)
         _draw_palm(pen, x + 0.1 * radius, hand_y, radius, skin)
 

@@ -31,7 +31,9 @@ RELEASED = {
 pytestmark = pytest.mark.skipif(not GOLDEN, reason=f"no golden answers: {SHARED}/golden is not on this machine")
 
 
-def run_on(rows: list[dict[str, Any]], dataset: str, folder: Path, tsv: Callable[..., Path], **options: Any) -> dict[str, Any]:
+def run_on(
+    rows: list[dict[str, Any]], dataset: str, folder: Path, tsv: Callable[..., Path], **options: Any
+) -> dict[str, Any]:
     """Write rows as a test split and an answers file, and score them."""
     task = TASK_OF[dataset]
     tsv(folder / dataset / "test.tsv", [(row["id"], "placeholder", row["label"]) for row in rows])
@@ -47,7 +49,9 @@ def golden_rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
-def test_parses_and_metrics_are_those_of_the_released_code(path: Path, tmp_path: Path, tsv: Callable[..., Path]) -> None:
+def test_parses_and_metrics_are_those_of_the_released_code(
+    path: Path, tmp_path: Path, tsv: Callable[..., Path]
+) -> None:
     rows = golden_rows(path)
     percent = json.loads(path.with_name(f"{path.stem}.metrics.json").read_text())["percent"]
     task = TASK_OF[path.stem]
@@ -57,7 +61,9 @@ def test_parses_and_metrics_are_those_of_the_released_code(path: Path, tmp_path:
         for row, sample in zip(chosen, results["samples"][task], strict=True):
             assert sample["answer"]["released"] == row["released_code_parses"], row
         for ours, theirs in RELEASED.items():
-            assert 100 * results["results"][task][f"{ours},none"] == pytest.approx(percent[subset][theirs], abs=0.01), ours
+            assert 100 * results["results"][task][f"{ours},none"] == pytest.approx(percent[subset][theirs], abs=0.01), (
+                ours
+            )
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)

@@ -23,7 +23,16 @@ def echo(root: Path, **options: Any) -> dict[str, Any]:
 
 def test_results_hold_lm_evals_schema_and_the_mmla_block(meld_root: Path) -> None:
     results = echo(meld_root, tasks="mmla_emotion_meld_text")
-    assert {"results", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "config", "mmla"} <= results.keys()
+    assert {
+        "results",
+        "configs",
+        "versions",
+        "n-shot",
+        "higher_is_better",
+        "n-samples",
+        "config",
+        "mmla",
+    } <= results.keys()
     scores = results["results"][TASK]
     for name in ("acc", "macro_f1", "macro_precision", "macro_recall", "weighted_f1", "weighted_precision", "unparsed"):
         assert 0 <= scores[f"{name},none"] <= 1
@@ -41,7 +50,8 @@ def test_results_hold_lm_evals_schema_and_the_mmla_block(meld_root: Path) -> Non
 
 def test_group_averages_weigh_rows_and_datasets(data_root: Callable[..., Path]) -> None:
     root = data_root(
-        MELD=[(str(n), "a", "joy") for n in range(30)], IEMOCAP=[(str(n), "a", "Happy" if n else "Sad") for n in range(10)]
+        MELD=[(str(n), "a", "joy") for n in range(30)],
+        IEMOCAP=[(str(n), "a", "Happy" if n else "Sad") for n in range(10)],
     )
     results = echo(root, tasks="mmla_emotion_text", model_args={"script": "emotion: happy"})
     group = results["results"]["mmla_emotion_text"]
@@ -51,9 +61,23 @@ def test_group_averages_weigh_rows_and_datasets(data_root: Callable[..., Path]) 
 
 def test_equal_commands_give_equal_bytes(meld_root: Path, tmp_path: Path, mmla: Callable[..., Any]) -> None:
     for name in ("a", "b", "a"):  # the third goes on from the first one's journal
-        command = ["run", "--model", "mmla-echo", "--tasks", TASK, "--data_dir", meld_root, "--run_dir", tmp_path / name]
+        command = [
+            "run",
+            "--model",
+            "mmla-echo",
+            "--tasks",
+            TASK,
+            "--data_dir",
+            meld_root,
+            "--run_dir",
+            tmp_path / name,
+        ]
         assert mmla(*command).status == 0
-    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file() and p.suffix in (".json", ".jsonl", ".md"))
+    files = sorted(
+        p.relative_to(tmp_path / "a")
+        for p in (tmp_path / "a").rglob("*")
+        if p.is_file() and p.suffix in (".json", ".jsonl", ".md")
+    )
     assert {"results.json", "scorecard.md", "run.json"} <= {str(f) for f in files}
     for file in files:
         first, second = (tmp_path / run / file for run in "ab")
@@ -73,7 +97,9 @@ def test_the_journal_is_not_asked_twice(meld_root: Path, tmp_path: Path) -> None
     from harness_ext.run import RunOptions, run
 
     def options(limit: int | None) -> RunOptions:
-        return RunOptions(model="mmla-echo", tasks=[TASK], data_dir=str(meld_root), run_dir=tmp_path / "run", limit=limit)
+        return RunOptions(
+            model="mmla-echo", tasks=[TASK], data_dir=str(meld_root), run_dir=tmp_path / "run", limit=limit
+        )
 
     assert run(options(10)).found == 0
     journal = tmp_path / "run" / "journal" / "answers.jsonl"
@@ -112,12 +138,16 @@ def test_a_folder_keeps_to_one_run(meld_root: Path, tmp_path: Path, mmla: Callab
     assert "42 answers are safe in" in other.err
 
 
-def test_a_second_process_in_the_folder_is_turned_away(meld_root: Path, tmp_path: Path, mmla: Callable[..., Any]) -> None:
+def test_a_second_process_in_the_folder_is_turned_away(
+    meld_root: Path, tmp_path: Path, mmla: Callable[..., Any]
+) -> None:
     from filelock import FileLock
 
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):
-        ran = mmla("run", "--model", "mmla-echo", "--tasks", TASK, "--data_dir", meld_root, "--run_dir", tmp_path / "run")
+        ran = mmla(
+            "run", "--model", "mmla-echo", "--tasks", TASK, "--data_dir", meld_root, "--run_dir", tmp_path / "run"
+        )
     assert ran.status == 2 and "another process is at work" in ran.err
 
 
@@ -139,8 +169,22 @@ def test_rank_records_probabilities_and_the_length_normalised_choice(meld_root: 
     assert "acc_length_normalised" in results["mmla"]["tasks"][TASK]
 
 
-def test_echo_scores_are_never_shown_without_saying_so(meld_root: Path, mmla: Callable[..., Any], tmp_path: Path) -> None:
-    ran = mmla("run", "--model", "mmla-echo", "--tasks", TASK, "--data_dir", meld_root, "--limit", 4, "--run_dir", tmp_path / "r")
+def test_echo_scores_are_never_shown_without_saying_so(
+    meld_root: Path, mmla: Callable[..., Any], tmp_path: Path
+) -> None:
+    ran = mmla(
+        "run",
+        "--model",
+        "mmla-echo",
+        "--tasks",
+        TASK,
+        "--data_dir",
+        meld_root,
+        "--limit",
+        4,
+        "--run_dir",
+        tmp_path / "r",
+    )
     for text in (ran.out, (tmp_path / "r" / "scorecard.md").read_text()):
         assert "answers by the echo rule `random`, not by a model: scores mean nothing" in text
         assert "limited to 4 rows per task (--limit)" in text
@@ -149,7 +193,9 @@ def test_echo_scores_are_never_shown_without_saying_so(meld_root: Path, mmla: Ca
 def test_echo_draws_do_not_depend_on_order_or_limit(meld_root: Path) -> None:
     whole = echo(meld_root, model_args={"rule": "random"})["samples"][TASK]
     some = echo(meld_root, model_args={"rule": "random"}, samples={TASK: [7, 3, 20]})["samples"][TASK]
-    assert {r["doc"]["id"]: r["filtered_resps"] for r in some}.items() <= {r["doc"]["id"]: r["filtered_resps"] for r in whole}.items()
+    assert {r["doc"]["id"]: r["filtered_resps"] for r in some}.items() <= {
+        r["doc"]["id"]: r["filtered_resps"] for r in whole
+    }.items()
 
 
 def test_fewshot_prompts_do_not_depend_on_limit_samples_or_processes(meld_root: Path) -> None:

@@ -309,6 +309,23 @@ def _counting(function: Any, seen: list[int]) -> Any:
     return wrapped
 
 
+@pytest.mark.parametrize("name", ["short_gops.mp4", "open_gops.mp4", "recovery.mp4", "matroska.mkv", "transport.ts"])
+def test_entering_late_and_skipping_change_no_pixel(drawn: dict[str, Path], name: str) -> None:
+    every = decode(clip_of(drawn[name]), ALL_FRAMES).frames_THWC
+    for count in (2, 3, 4, 7):
+        frames = decode(clip_of(drawn[name]), FramePolicy(num_frames=count))
+        assert (frames.frames_THWC == every[list(frames.indices)]).all()
+    for start in (0.5, 0.7, 0.9):
+        frames = decode(clip_of(drawn[name], start), FramePolicy(num_frames=2))
+        assert (frames.frames_THWC == every[list(frames.indices)]).all()
+
+
+def test_sound_that_starts_earlier_sets_the_time_to_zero(draw: ModuleType, tmp_path: Path) -> None:
+    path = draw.draw_clip(tmp_path / "late_picture.mkv", frames=25, first_tick=10, sound_seconds=1.5)
+    assert decode(clip_of(path), FramePolicy()).seconds[0] == pytest.approx(0.4, abs=0.03)
+    assert numbers(draw, decode(clip_of(path, 0.85, 1.05), ALL_FRAMES)) in ([12, 13, 14, 15, 16], [11, 12, 13, 14, 15])
+
+
 def test_a_file_that_breaks_its_word_is_counted_by_decoding(
     drawn: dict[str, Path], draw: ModuleType, monkeypatch: Any
 ) -> None:
