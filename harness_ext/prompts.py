@@ -26,9 +26,7 @@ PROMPT = (
     VIDEO + "You are presented with a video in which the speaker says: {{ text }} "
     "Based on the text and video content, what is the {{ dimension }} of this speaker?\n" + _LABELS
 )
-PROMPT_TEXT = (
-    "The speaker says: {{ text }} Based on the text, what is the {{ dimension }} of this speaker?\n" + _LABELS
-)
+PROMPT_TEXT = "The speaker says: {{ text }} Based on the text, what is the {{ dimension }} of this speaker?\n" + _LABELS
 PROMPT_VIDEO = (
     VIDEO + "You are presented with a video of a speaker. "
     "Based on the video content, what is the {{ dimension }} of this speaker?\n" + _LABELS

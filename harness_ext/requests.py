@@ -107,4 +107,3 @@ class Response(str):
     def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Let responses be pickled between processes."""
         return (str(self),), {name: getattr(self, name) for name in self.FIELDS}
-

@@ -280,7 +280,11 @@ def _chat_template(backend: Any, options: RunOptions) -> dict[str, Any]:
     from harness_ext.run import chat_template_applied
 
     applied = chat_template_applied(backend, options)
-    text = backend.chat_template(options.apply_chat_template or False) if applied and hasattr(backend, "chat_template") else None
+    text = (
+        backend.chat_template(options.apply_chat_template or False)
+        if applied and hasattr(backend, "chat_template")
+        else None
+    )
     return {"applied": applied, "sha256": hashlib.sha256(text.encode()).hexdigest() if text else None}
 
 

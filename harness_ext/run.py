@@ -149,7 +149,9 @@ def _open_folder(options: RunOptions) -> RunFolder:
 
 def _folder_identity(options: RunOptions) -> dict[str, Any]:
     """What all answers of a folder share. Tasks, limit, batch size and device may change from command to command."""
-    args = {k: v for k, v in options.model_args.items() if k not in ("batch_size", "max_batch_size", "device", "answer")}
+    args = {
+        k: v for k, v in options.model_args.items() if k not in ("batch_size", "max_batch_size", "device", "answer")
+    }
     return {
         "model": options.model,
         "model_args": args,
@@ -287,7 +289,9 @@ def _load_backend(options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[
 
 
 def _text_names(options: RunOptions, video: Sequence[str]) -> list[str]:
-    return [name if name.endswith("_text") else f"{name}_text" for name in options.tasks] or [f"{n}_text" for n in video]
+    return [name if name.endswith("_text") else f"{name}_text" for name in options.tasks] or [
+        f"{n}_text" for n in video
+    ]
 
 
 def _offered(backend_class: type, options: RunOptions) -> dict[str, Any]:
@@ -429,7 +433,9 @@ def evaluate(model: str, tasks: Sequence[str] | str, **options: Any) -> dict[str
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     unknown = [name for name in options if name not in RunOptions.__dataclass_fields__]
     if unknown:
-        raise UsageError(f"evaluate() has no option `{unknown[0]}`", hint=suggest(unknown[0], RunOptions.__dataclass_fields__))
+        raise UsageError(
+            f"evaluate() has no option `{unknown[0]}`", hint=suggest(unknown[0], RunOptions.__dataclass_fields__)
+        )
     if "run_dir" in options and options["run_dir"] is not None:
         options["run_dir"] = Path(options["run_dir"])
     if "include_path" in options:

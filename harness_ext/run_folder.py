@@ -77,7 +77,9 @@ class RunFolder:
         try:
             owner = json.loads(manifest.read_text(encoding="utf-8"))
         except ValueError:
-            raise RunFolderError("run.json of this folder is damaged", file=manifest, next="name another --run_dir") from None
+            raise RunFolderError(
+                "run.json of this folder is damaged", file=manifest, next="name another --run_dir"
+            ) from None
         differences = list(_differences(owner, self.identity))
         if differences:
             raise RunFolderError(

@@ -189,7 +189,7 @@ class _TqdmProgress:
     """One bar, for stock lm-eval, which shows tqdm bars too."""
 
     def start(self, totals: Mapping[str, int], found: Mapping[str, int]) -> None:
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[import-untyped]
 
         self._bar = tqdm(total=sum(totals.values()), initial=sum(found.values()), desc="answers", unit="")
 

@@ -183,7 +183,9 @@ class DocumentSampler(ContextSampler):  # type: ignore[misc]
         if n == 0 or self.document is None:
             return []
         document = self.document
-        pool = [d for d in self.task.split("train", asked_by=f"--num_fewshot {n}").documents if d["id"] != document["id"]]
+        pool = [
+            d for d in self.task.split("train", asked_by=f"--num_fewshot {n}").documents if d["id"] != document["id"]
+        ]
         if len(pool) < n:
             raise DataError(
                 f"--num_fewshot {n} asks for more examples than {self.task.spec.dataset} has in train ({len(pool)})",
@@ -409,7 +411,10 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
             "target_delimiter": config.target_delimiter,
             "description": config.description,
             "generation_kwargs": dict(config.generation_kwargs),
-            "metadata": {"version": self.VERSION, **{k: v for k, v in self.choices.to_metadata().items() if k != "data_dir"}},
+            "metadata": {
+                "version": self.VERSION,
+                **{k: v for k, v in self.choices.to_metadata().items() if k != "data_dir"},
+            },
         }
 
     def _modality(self) -> str:
@@ -443,4 +448,3 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
 
 def _reduce(function: Any, labels: Sequence[str], pairs: Sequence[tuple[str, str]]) -> float:
     return float(function(pairs, labels))
-

@@ -31,7 +31,17 @@ OWN_KEYS = frozenset(
     }
 )
 """Keys that `LabelTask` adds to lm-eval's."""
-TASK_KEYS = OWN_KEYS | {"task", "class", "include", "task_alias", "tag", "num_fewshot", "generation_kwargs", "description", "metadata"}
+TASK_KEYS = OWN_KEYS | {
+    "task",
+    "class",
+    "include",
+    "task_alias",
+    "tag",
+    "num_fewshot",
+    "generation_kwargs",
+    "description",
+    "metadata",
+}
 GROUP_KEYS = frozenset({"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag", "include"})
 MODALITIES = ("text+video", "text", "video")
 PROMPT_COLUMNS = ("id", "text", "label", "labels", "dimension", "clip")
@@ -110,7 +120,9 @@ def faults_error(path: Path, faults: Iterable[Fault]) -> TaskFileError:
     error = TaskFileError(f"task file has {count}", file=path)
     width = max((len(f.where) for f in ordered), default=0)
     span = max((len(f.what) for f in ordered), default=0)
-    body = [f"  {f.where:<{width}}   {f.what:<{span if f.hint else 0}}{'   ' + f.hint if f.hint else ''}" for f in ordered]
+    body = [
+        f"  {f.where:<{width}}   {f.what:<{span if f.hint else 0}}{'   ' + f.hint if f.hint else ''}" for f in ordered
+    ]
     return _WithBody(error, body)
 
 
@@ -224,7 +236,9 @@ def _read_mapping(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     for key_node, _ in node.value:
         line = key_node.start_mark.line + 1
         if key_node.value in lines:
-            repeated.append(Fault(f"line {line}", f"`{key_node.value}` is given twice", f"first on line {lines[key_node.value]}"))
+            repeated.append(
+                Fault(f"line {line}", f"`{key_node.value}` is given twice", f"first on line {lines[key_node.value]}")
+            )
         lines[key_node.value] = line
     if repeated:
         raise faults_error(path, repeated)

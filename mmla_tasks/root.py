@@ -38,11 +38,13 @@ class DataRoot:
         Raises:
             DataError: a folder that is not there.
         """
-        given, origin = (str(data_dir), "--data_dir") if data_dir else (os.environ.get(DATA_DIR_VARIABLE, ""), DATA_DIR_VARIABLE)
+        given, origin = (
+            (str(data_dir), "--data_dir") if data_dir else (os.environ.get(DATA_DIR_VARIABLE, ""), DATA_DIR_VARIABLE)
+        )
         if not given:
             return cls("hub", HUB_REPOSITORY, "default", revision)
         if given == "sample" or given.startswith("sample:"):
-            _sample_rows(given)
+            rows_asked_for(given)
             return cls("sample", given, origin)
         if not Path(given).is_dir():
             raise DataError(
@@ -64,6 +66,7 @@ class DataRoot:
         labels_of: Callable[[], Mapping[str, Sequence[str]]],
         with_clips: bool,
         splits: Sequence[str] = ("test",),
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> Dataset:
         """Find one dataset under this root; makes the sample, or fetches the texts, when that is needed.
 
@@ -72,10 +75,12 @@ class DataRoot:
             labels_of: Gives the label list of every MMLA dataset; called for the sample only.
             with_clips: Whether clips are needed too.
             splits: Splits whose clips are needed (sample only).
+            on_progress: Called with clips drawn and clips to draw (sample only).
         """
         match self.kind:
             case "sample":
-                return Dataset.in_root(_sample_folder(self.given, labels_of(), with_clips, tuple(splits)), name)
+                folder = _sample_folder(self.given, labels_of(), name if with_clips else None, splits, on_progress)
+                return Dataset.in_root(folder, name)
             case "hub":
                 return Dataset.in_root(_hub_folder(name, self.revision), name)
             case "folder":
@@ -86,28 +91,24 @@ class DataRoot:
         return _hub_folder(name, self.revision).name if self.kind == "hub" else None
 
 
-def _sample_rows(spec: str) -> int | None:
-    _, _, count = spec.partition(":")
-    if ":" in spec and (not count.isdigit() or int(count) < 1):
-        raise DataError(f"`{spec}` is not a sample", next="write sample, or sample:N with N rows per test split")
-    return int(count) if count else None
-
-
 def _sample_folder(
-    spec: str, labels: Mapping[str, Sequence[str]], with_clips: bool, splits: tuple[str, ...]
-) -> Path:
-    frozen = tuple((name, tuple(values)) for name, values in labels.items())
-    return _cached_sample_folder(spec, frozen, with_clips, splits)
-
-
-@lru_cache(maxsize=16)
-def _cached_sample_folder(
-    spec: str, labels: tuple[tuple[str, tuple[str, ...]], ...], with_clips: bool, splits: tuple[str, ...]
+    spec: str,
+    labels: Mapping[str, Sequence[str]],
+    clips_of: str | None,
+    splits: Sequence[str],
+    on_progress: Callable[[int, int], None] | None,
 ) -> Path:
     from mmla_tasks.sample import sample_root
 
-    prefixes = {name: SOURCES[name].clip_prefix for name, _ in labels}
-    return sample_root(spec, datasets=dict(labels), prefixes=prefixes, with_clips=with_clips, splits=splits)
+    return sample_root(
+        spec,
+        datasets=labels,
+        prefixes={name: SOURCES[name].clip_prefix for name in labels},
+        with_clips=clips_of is not None,
+        splits=splits,
+        clips_of=None if clips_of is None else (clips_of,),
+        on_progress=on_progress,
+    )
 
 
 @lru_cache(maxsize=64)
@@ -116,9 +117,7 @@ def _hub_folder(name: str, revision: str | None) -> Path:
 
     patterns = [f"{name}/{split}.tsv" for split in SPLITS]
     try:
-        return Path(
-            snapshot_download(HUB_REPOSITORY, repo_type="dataset", revision=revision, allow_patterns=patterns)
-        )
+        return Path(snapshot_download(HUB_REPOSITORY, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except MmlaError:
         raise
     except Exception as error:  # the hub client raises a dozen unrelated types when the network is down

@@ -117,7 +117,11 @@ def _quoted_rows(text: str, path: Path) -> tuple[list[list[str]], list[int]]:
 
 def _check_widths(table: Table) -> None:
     width = len(table.columns)
-    odd = [(n, line, row) for n, (line, row) in enumerate(zip(table.lines, table.rows, strict=True), 1) if len(row) != width]
+    odd = [
+        (n, line, row)
+        for n, (line, row) in enumerate(zip(table.lines, table.rows, strict=True), 1)
+        if len(row) != width
+    ]
     if not odd:
         return
     shown = "\n".join(f"row {n} (line {line}): {len(row)} cells: {_shorten(row)}" for n, line, row in odd[:10])

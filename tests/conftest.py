@@ -80,9 +80,10 @@ def tsv() -> Callable[..., Path]:
     return write_tsv
 
 
-MELD_ROWS = [(f"{n // 10}_{n % 10}", f"Sentence number {n}.", label) for n, label in enumerate(
-    ["neutral", "surprise", "fear", "sadness", "joy", "anger", "disgust"] * 6
-)]
+MELD_ROWS = [
+    (f"{n // 10}_{n % 10}", f"Sentence number {n}.", label)
+    for n, label in enumerate(["neutral", "surprise", "fear", "sadness", "joy", "anger", "disgust"] * 6)
+]
 
 
 @pytest.fixture

@@ -54,8 +54,12 @@ def test_backends_do_not_import_each_other() -> None:
         assert not [other for other in named - {name} if f"backends.{other} " in text or f"backends.{other}\n" in text]
 
 
-@pytest.mark.parametrize("module", ["harness_ext", "harness_ext.cli", "mmla_tasks", "harness_ext.video", "harness_ext.requests"])
+@pytest.mark.parametrize(
+    "module", ["harness_ext", "harness_ext.cli", "mmla_tasks", "harness_ext.video", "harness_ext.requests"]
+)
 def test_importing_is_free(module: str) -> None:
     heavy = "torch transformers vllm datasets lm_eval av decord PIL sklearn scipy"
     code = f"import sys, {module}; print([m for m in '{heavy}'.split() if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

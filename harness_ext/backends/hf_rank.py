@@ -10,8 +10,8 @@ the label trie all at once, on top of the prompt's cache, which is never copied:
     plain   1 1 1 1 1 1   1 1 1 1 1 1 1    0    0    1    1
 
 Positions come from the model's own `_prepare_position_ids_for_generation`, so M-RoPE needs no branch of ours: after a
-text token its rows go on by one each, as in generation. Where a model cannot do this, each label is scored as a sequence
-of its own.
+text token its rows go on by one each, as in generation. Where a model cannot do this, each label is scored as a
+sequence of its own.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ def main(arguments: list[str]) -> int:
     """Check folders or files; the packaged tasks when none is named."""
     parser = argparse.ArgumentParser(prog="mmla check", description=__doc__)
     parser.add_argument("paths", nargs="*", type=Path, help="folders or YAML files (default: the packaged tasks)")
-    parser.add_argument("--data_dir", metavar="PATH", help="check the data as well; files beside a YAML are always checked")
+    parser.add_argument(
+        "--data_dir", metavar="PATH", help="check the data as well; files beside a YAML are always checked"
+    )
     args = parser.parse_args(arguments)
     paths = args.paths or [yaml_folder()]
     root = DataRoot.choose(args.data_dir) if args.data_dir else None
@@ -83,7 +85,10 @@ def _packaged() -> Iterator[TaskFile]:
 def _faults(file: TaskFile, names: Counter[str], known: set[str], root: DataRoot | None) -> Iterator[Fault]:
     yield from static_faults(file)
     if names[file.name] > 1:
-        yield Fault(_line(file, "group" if file.is_group else "task"), f"the name `{file.name}` is given {names[file.name]} times")
+        yield Fault(
+            _line(file, "group" if file.is_group else "task"),
+            f"the name `{file.name}` is given {names[file.name]} times",
+        )
     if file.is_group:
         for member in file.members:
             if member not in known:
@@ -102,9 +107,12 @@ def _line(file: TaskFile, key: str) -> str:
 def _data_faults(file: TaskFile, root: DataRoot | None) -> Iterator[Fault]:
     try:
         dataset = _dataset(file, root)
-        for split in dataset.files if dataset else ():
+        for split in dataset.files if dataset is not None else ():
+            assert dataset is not None
             if split == "test" or dataset.has(split):
-                dataset.read(split, labels=file.config["labels"], dimension=str(file.config["dimension"]), with_clips=False)
+                dataset.read(
+                    split, labels=file.config["labels"], dimension=str(file.config["dimension"]), with_clips=False
+                )
     except DataError as error:
         faults = [v for k, v in error.details.items() if k.startswith("fault ")] or [error.what]
         for fault in faults:

@@ -47,7 +47,11 @@ def main(arguments: list[str]) -> int:
         catalogue.resolve([args.group])
     root = DataRoot.choose(args.data_dir)
     holdings = {name: _holding(catalogue.files[name], root) for name in _leaves(catalogue, args.group)}
-    lines = (json.dumps(asdict(h)) for h in holdings.values()) if args.json else _tree(catalogue, holdings, root, args.group)
+    lines = (
+        (json.dumps(asdict(h)) for h in holdings.values())
+        if args.json
+        else _tree(catalogue, holdings, root, args.group)
+    )
     for line in lines:
         print(line)
     return 0
@@ -136,4 +140,8 @@ _CLIP_MARKS: dict[str, Any] = {"all": "✓", "some": "◐", "none": "–", "unkn
 
 
 def _whence(root: DataRoot) -> str:
-    return f"{root.given} ({root.origin})" if root.kind != "hub" else f"the Hub, {root.given} (set MMLA_DATA_DIR or --data_dir for a folder)"
+    return (
+        f"{root.given} ({root.origin})"
+        if root.kind != "hub"
+        else f"the Hub, {root.given} (set MMLA_DATA_DIR or --data_dir for a folder)"
+    )

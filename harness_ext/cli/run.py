@@ -62,7 +62,9 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
         console.print(f"wrote {names}", markup=False)
     else:
         console.print("nothing was written: name a folder with --run_dir to keep results, samples and a score card")
-    laps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in outcome.results["timings"].items() if name != "total")
+    laps = ", ".join(
+        f"{name} {seconds:.1f} s" for name, seconds in outcome.results["timings"].items() if name != "total"
+    )
     console.print(f"time {clock(time.perf_counter() - began)}: {laps}", markup=False)
     if args.show_config:
         import json
@@ -121,28 +123,86 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("model and tasks").add_argument
     add("--config", "-C", metavar="PATH", help="take arguments from a YAML file; flags override it")
     add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-echo or mmla-predictions")
-    add("--model_args", "-a", nargs="+", action=MergeDictAction, metavar="K=V", help="such as pretrained=...,dtype=bfloat16")
+    add(
+        "--model_args",
+        "-a",
+        nargs="+",
+        action=MergeDictAction,
+        metavar="K=V",
+        help="such as pretrained=...,dtype=bfloat16",
+    )
     add("--tasks", "-t", nargs="+", action=SplitArgs, metavar="NAME", help="task and group names, see `mmla ls`")
     add("--include_path", metavar="FOLDER", action="append", help="further folder of task YAMLs; may be given again")
     add("--data_dir", metavar="PATH", help="data root, `sample` or `sample:N`; else MMLA_DATA_DIR, else the Hub")
     add("--data_revision", metavar="REV", help="revision of the Hub dataset")
 
     add = parser.add_argument_group("what is asked, and how").add_argument
-    add("--modality", choices=("text+video", "text", "video", "text+video+audio"), help="what the model is shown (default: as the tasks say)")
-    add("--answer", choices=("generate", "constrained", "rank"), help="free text and parsing (default), only answer forms, or labels ranked by likelihood")
-    add("--protocol", choices=("clean", "paper"), default="clean", help="`paper` reproduces the released wording and parsing (docs/protocol.md)")
-    add("--on_bad_clip", choices=("error", "skip", "text"), default="error", help="stop, leave the row out, or ask it without video")
+    add(
+        "--modality",
+        choices=("text+video", "text", "video", "text+video+audio"),
+        help="what the model is shown (default: as the tasks say)",
+    )
+    add(
+        "--answer",
+        choices=("generate", "constrained", "rank"),
+        help="free text and parsing (default), only answer forms, or labels ranked by likelihood",
+    )
+    add(
+        "--protocol",
+        choices=("clean", "paper"),
+        default="clean",
+        help="`paper` reproduces the released wording and parsing (docs/protocol.md)",
+    )
+    add(
+        "--on_bad_clip",
+        choices=("error", "skip", "text"),
+        default="error",
+        help="stop, leave the row out, or ask it without video",
+    )
     add("--require_all", action="store_true", help="a task none of whose clips is there is an error")
-    add("--num_fewshot", "-f", type=int, metavar="N", help="examples in the prompt (text tasks), drawn per document from train")
+    add(
+        "--num_fewshot",
+        "-f",
+        type=int,
+        metavar="N",
+        help="examples in the prompt (text tasks), drawn per document from train",
+    )
     add("--limit", "-L", type=float, metavar="N", help="rows per task, as a count or a share below 1")
-    add("--samples", "-E", type=try_parse_json, metavar="JSON", help="rows per task, such as '{\"mmla_intent_mintrec\": [0, 3]}'")
-    add("--gen_kwargs", nargs="+", action=MergeDictAction, metavar="K=V", help="decoding, over the tasks' greedy 64 tokens")
+    add(
+        "--samples",
+        "-E",
+        type=try_parse_json,
+        metavar="JSON",
+        help="rows per task, such as '{\"mmla_intent_mintrec\": [0, 3]}'",
+    )
+    add(
+        "--gen_kwargs",
+        nargs="+",
+        action=MergeDictAction,
+        metavar="K=V",
+        help="decoding, over the tasks' greedy 64 tokens",
+    )
 
     add = parser.add_argument_group("prompt format").add_argument
-    add("--apply_chat_template", nargs="?", const=True, default=None, metavar="NAME", help="default: when the model has one")
+    add(
+        "--apply_chat_template",
+        nargs="?",
+        const=True,
+        default=None,
+        metavar="NAME",
+        help="default: when the model has one",
+    )
     add("--no_chat_template", action="store_true", help="ask without the model's chat template")
     add("--system_instruction", metavar="TEXT", help="system message")
-    add("--fewshot_as_multiturn", type=lambda x: x.lower() in ("true", "1", "yes"), nargs="?", const=True, default=None, metavar="BOOL", help="examples as turns (default: with a chat template)")
+    add(
+        "--fewshot_as_multiturn",
+        type=lambda x: x.lower() in ("true", "1", "yes"),
+        nargs="?",
+        const=True,
+        default=None,
+        metavar="BOOL",
+        help="examples as turns (default: with a chat template)",
+    )
 
     add = parser.add_argument_group("output").add_argument
     add("--run_dir", type=Path, metavar="FOLDER", help="journal, results, samples and score card of this run")
@@ -154,17 +214,35 @@ def _parser() -> argparse.ArgumentParser:
     add("--wandb_args", nargs="+", action=MergeDictAction, metavar="K=V", help="send scores to Weights & Biases")
     add("--wandb_config_args", nargs="+", action=MergeDictAction, metavar="K=V", help="its configuration")
     add("--trackio_args", nargs="+", action=MergeDictAction, metavar="K=V", help="send scores to Trackio")
-    add("--hf_hub_log_args", nargs="+", action=MergeDictAction, metavar="K=V", help="send scores to the Hub as lm-eval does; samples stay here")
+    add(
+        "--hf_hub_log_args",
+        nargs="+",
+        action=MergeDictAction,
+        metavar="K=V",
+        help="send scores to the Hub as lm-eval does; samples stay here",
+    )
 
     add = parser.add_argument_group("running").add_argument
     add("--batch_size", "-b", metavar="N", help="requests at once")
     add("--max_batch_size", type=int, metavar="N", help="upper bound for --batch_size auto")
     add("--device", metavar="NAME", help="such as cuda, cuda:0, cpu")
-    add("--seed", type=partial(_int_or_none_list_arg_type, 3, 4, "0,1234,1234,1234"), metavar="N,N,N,N", help="python, numpy, torch, few-shot (default 0,1234,1234,1234)")
+    add(
+        "--seed",
+        type=partial(_int_or_none_list_arg_type, 3, 4, "0,1234,1234,1234"),
+        metavar="N,N,N,N",
+        help="python, numpy, torch, few-shot (default 0,1234,1234,1234)",
+    )
     add("--trust_remote_code", action="store_true", help="run code of a Hub repository")
     add("--metadata", nargs="+", action=MergeDictAction, metavar="K=V", help="further task metadata")
     add("--use_cache", "-c", metavar="PATH", help="refused: the journal does it")
-    add("--cache_requests", type=request_caching_arg_to_dict, nargs="?", const="true", metavar="MODE", help="refused: the journal does it")
+    add(
+        "--cache_requests",
+        type=request_caching_arg_to_dict,
+        nargs="?",
+        const="true",
+        metavar="MODE",
+        help="refused: the journal does it",
+    )
     add("--check_integrity", action="store_true", help="validate the tasks first, as `mmla check` does")
     add("--confirm_run_unsafe_code", action="store_true", help="accepted; no MMLA task runs code")
     add("--verbosity", "-v", type=str.upper, metavar="LEVEL", help="deprecated by lm-eval: LMEVAL_LOG_LEVEL")
@@ -211,7 +289,9 @@ def _refuse(args: argparse.Namespace) -> None:
     if args.model is None:
         raise UsageError("no model is named", next="--model mmla-hf --model_args pretrained=...")
     if args.no_chat_template and args.apply_chat_template:
-        raise UsageError("--apply_chat_template and --no_chat_template exclude each other", next="leave one of them out")
+        raise UsageError(
+            "--apply_chat_template and --no_chat_template exclude each other", next="leave one of them out"
+        )
 
 
 def _options(args: argparse.Namespace, arguments: list[str]) -> Any:

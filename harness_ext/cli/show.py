@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_frames", type=int, metavar="N", help="frames per clip (default 4)")
     parser.add_argument("--fps", type=float, metavar="RATE", help="frames per second instead")
     parser.add_argument("--max_pixels", type=int, metavar="N", help="upper bound of height x width")
-    parser.add_argument("--frames_dir", type=Path, default=Path("frames"), metavar="FOLDER", help="where contact sheets go")
+    parser.add_argument(
+        "--frames_dir", type=Path, default=Path("frames"), metavar="FOLDER", help="where contact sheets go"
+    )
     return parser
 
 

@@ -84,7 +84,7 @@ def averages(results: Mapping[str, Any]) -> list[Average]:
     total = sum(asked for _, asked in known)
     correct = round(sum(acc * asked for acc, asked in known))
     low, high = wilson_interval(correct, total)
-    whole = len(known) == len(SOURCES) and {block["dataset"] for block in blocks.values()} == set(SOURCES)
+    whole = {b["dataset"] for b in blocks.values() if b["counts"]["asked"] == b["data"]["known_rows"]} == set(SOURCES)
     return [
         Average("all rows (leaderboard)" if whole else "all rows", 100 * correct / total, 100 * low, 100 * high),
         Average("mean of datasets", 100 * sum(acc for acc, _ in known) / len(known)),

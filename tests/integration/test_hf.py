@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
+import re
 import statistics
 import time
 import weakref
@@ -30,15 +30,13 @@ torch = pytest.importorskip("torch")
 LABELS = {
     "MIntRec": (
         "intent",
-        "complain praise apologise thank criticize agree taunt flaunt joke oppose comfort care inform advise arrange "
-        "introduce leave prevent greet".split()
-        + ["ask for help"],
+        "complain,praise,apologise,thank,criticize,agree,taunt,flaunt,joke,oppose,comfort,care,inform,advise,arrange,"
+        "introduce,leave,prevent,greet,ask for help".split(","),
     ),
     "MELD": ("emotion", "neutral surprise fear sadness joy anger disgust".split()),
     "CH-SIMSv2.0": ("sentiment", "neutral positive negative".split()),
 }
 SETTINGS = {"max_gen_toks": 8, "do_sample": False, "until": [], "repetition_penalty": 1.0}
-ANY_LABELS = ("joke", "ask for help", "ask for opinions", "apologise")
 
 
 def prompt_of(dataset: str, text: str, video: bool = False) -> str:
@@ -144,13 +142,14 @@ def test_rank_equals_scoring_each_full_sequence(
     torch.testing.assert_close(at_once, naive, atol=1e-4, rtol=0)
 
 
-def test_the_fallback_gives_the_same_scores(lm: HFLabelLM) -> None:
-    requests = [request_of(lm, "MIntRec", text) for text in ("thank you", "no, I would never do such a thing")]
-    answer = lm._tokens_of(requests[0])
-    alone = lm._inputs([Question(requests[1], requests[1].prompt)], 16)
+def test_the_fallback_gives_the_same_scores(video_lm: HFLabelLM, clip_requests: list[Request]) -> None:
+    answer = video_lm._tokens_of(clip_requests[0])
+    batch = [video_lm._question(request) for request in clip_requests]
     with torch.inference_mode():
-        at_once = lm._scorer.tree(lm._inputs([Question(r, r.prompt) for r in requests], 16), answer)[1]
-        torch.testing.assert_close(at_once, lm._scorer.naive(alone, answer), atol=1e-4, rtol=0)
+        at_once = video_lm._scorer.tree(video_lm._inputs(batch, 16), answer)
+        for scores, question in zip(at_once, batch, strict=True):
+            naive = video_lm._scorer.naive(video_lm._inputs([question], 16), answer)
+            torch.testing.assert_close(scores, naive, atol=1e-4, rtol=0)
 
 
 @pytest.fixture
@@ -167,28 +166,25 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("shifted")
-def test_a_position_off_by_one_is_noticed(lm: HFLabelLM, video_lm: HFLabelLM, clip_requests: list[Request]) -> None:
-    for model, requests in ((lm, [request_of(lm, "MIntRec", "thank you")]), (video_lm, clip_requests[:1])):
-        at_once, naive = scored_both_ways(model, requests)
+def test_a_position_off_by_one_is_noticed(video_lm: HFLabelLM, clip_requests: list[Request]) -> None:
+    for request in (request_of(video_lm, "MIntRec", "thank you"), clip_requests[0]):
+        at_once, naive = scored_both_ways(video_lm, [request])
         assert float((at_once - naive).abs().max()) > 1e-4
 
 
 @pytest.mark.usefixtures("shifted")
 def test_a_model_that_scores_wrongly_at_once_falls_back_and_says_so(
-    lm: HFLabelLM, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    video_lm: HFLabelLM, clip_requests: list[Request], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from harness_ext.backends.hf_rank import LabelScorer
 
-    request = replace(request_of(lm, "MELD", "thank you"), labels=ANY_LABELS)
-    monkeypatch.setattr(lm, "_scorer", LabelScorer(lm.model))
+    _, naive = scored_both_ways(video_lm, clip_requests)
+    monkeypatch.setattr(video_lm, "_scorer", LabelScorer(video_lm.model))
     with caplog.at_level(logging.WARNING):
-        answers = answered(lm, [request, request], answer="rank")
+        answers = answered(video_lm, clip_requests, answer="rank", batch_size=2)
     assert caplog.text.count("scored as a sequence of its own") == 1
-    right = [
-        _whole(lm, Question(request, request.prompt), lm._tokens_of(request).prefix, own)
-        for own in lm._tokens_of(request).own
-    ]
-    assert list((answers[1].label_scores or {}).values()) == pytest.approx(right, abs=1e-4)
+    found = torch.tensor([list((answer.label_scores or {}).values()) for answer in answers])
+    torch.testing.assert_close(found, naive, atol=1e-4, rtol=0)
 
 
 def test_ranking_twenty_labels_costs_at_most_one_and_a_half_prefills(lm: HFLabelLM) -> None:
@@ -234,23 +230,39 @@ def test_end_tokens_are_scored_where_one_label_begins_another(lm: HFLabelLM) -> 
     "labels", [('say "hi"', "back\\slash"), ("悲伤", "喜悦"), ("yes", "yes please"), ("a\tb", "🙂")]
 )
 @pytest.mark.parametrize("chat", [True, False])
-def test_constrained_spells_any_label(lm: HFLabelLM, labels: tuple[str, ...], chat: bool) -> None:
+def test_constrained_spells_any_label(video_lm: HFLabelLM, labels: tuple[str, ...], chat: bool) -> None:
     request = replace(
-        request_of(lm, "MELD", "hi"), labels=labels, prompt="Hi. Which?", chat=chat, gen_kwargs={"max_gen_toks": 1}
+        request_of(video_lm, "MELD", "hi"),
+        labels=labels,
+        prompt="Hi. Which?",
+        chat=chat,
+        gen_kwargs={"max_gen_toks": 1},
     )
-    (answer,) = answered(lm, [request], answer="constrained")
+    (answer,) = answered(video_lm, [request], answer="constrained")
     assert str(answer) in request.answer_forms
     assert not answer.truncated
 
 
-def test_an_answer_cut_at_the_limit_is_truncated_and_stop_strings_are_honoured(lm: HFLabelLM) -> None:
-    request = request_of(lm, "MELD", "Why do all you're coffee mugs have numbers on the bottom?")
-    (cut,) = answered(lm, [replace(request, gen_kwargs={"max_gen_toks": 3})])
+def test_an_answer_cut_at_the_limit_is_truncated_and_stop_strings_are_honoured(video_lm: HFLabelLM) -> None:
+    request = request_of(video_lm, "MELD", "Why do all you're coffee mugs have numbers on the bottom?")
+    (cut,) = answered(video_lm, [request])
     assert cut.truncated
-    assert cut.new_tokens == 3
-    (stopped,) = answered(lm, [replace(request, gen_kwargs={"max_gen_toks": 12, "until": [" of"]})])
-    assert " of" not in stopped
+    assert cut.new_tokens == SETTINGS["max_gen_toks"]
+    stop = cut[len(cut) // 2 :][:3]
+    (stopped,) = answered(video_lm, [replace(request, gen_kwargs={**SETTINGS, "until": [stop]})])
+    assert stopped == cut[: cut.index(stop)]
     assert not stopped.truncated
+
+
+def test_an_answer_that_ends_is_not_truncated(video_lm: HFLabelLM) -> None:
+    request = replace(request_of(video_lm, "MELD", "hi"), gen_kwargs={**SETTINGS, "max_gen_toks": 4})
+    settings = video_lm.model.generation_config
+    settings.eos_token_id, before = list(range(49_152)), settings.eos_token_id
+    try:
+        (ended,) = answered(video_lm, [request])
+    finally:
+        settings.eos_token_id = before
+    assert (ended, ended.truncated, ended.new_tokens) == ("", False, 1)
 
 
 def test_a_checkpoints_own_generation_settings_do_not_leak(smollm2: Path, tmp_path: Path) -> None:
@@ -318,7 +330,6 @@ def test_frames_of_one_batch_are_held_at_a_time(
         nonlocal most
         frames = right(*args, **kwargs)
         alive.append(weakref.ref(frames.frames_THWC))
-        gc.collect()
         most = max(most, sum(ref() is not None for ref in alive))
         return frames
 
@@ -418,7 +429,7 @@ def test_identity_survives_json(video_lm: HFLabelLM) -> None:
 def test_bad_arguments_are_named(tiny_qwen2_vl: Path, args: dict[str, Any], message: str) -> None:
     with pytest.raises(MmlaError) as caught:
         HFLabelLM(str(tiny_qwen2_vl), **args)
-    assert __import__("re").search(message, str(caught.value)), str(caught.value)
+    assert re.search(message, str(caught.value)), str(caught.value)
 
 
 def test_folders_that_hold_no_model(tmp_path: Path, tiny_qwen2_vl: Path) -> None:

@@ -17,7 +17,9 @@ def read(folder: Path, split: str = "test", with_clips: bool = False, asked_by: 
     return dataset.read(split, labels=EMOTIONS, dimension="emotion", with_clips=with_clips, asked_by=asked_by)
 
 
-def test_all_real_texts_have_the_known_number_of_rows(real_texts: Path, labels_of: dict[str, tuple[str, list[str]]]) -> None:
+def test_all_real_texts_have_the_known_number_of_rows(
+    real_texts: Path, labels_of: dict[str, tuple[str, list[str]]]
+) -> None:
     total = 0
     for name in SOURCES:
         dataset = Dataset.in_root(real_texts, name)
@@ -36,13 +38,20 @@ def labels_of() -> dict[str, tuple[str, list[str]]]:
 
     files = Catalogue.load().files.values()
     return {
-        str(f.config["dataset"]): (str(f.config["dimension"]), list(f.config["labels"])) for f in files if not f.is_group
+        str(f.config["dataset"]): (str(f.config["dimension"]), list(f.config["labels"]))
+        for f in files
+        if not f.is_group
     }
 
 
 @pytest.mark.parametrize(
     "columns",
-    [("id", "text", "label"), ("id", "utterance", "emotion"), ("ID", "Text", "Label"), ("label", "extra", "id", "text")],
+    [
+        ("id", "text", "label"),
+        ("id", "utterance", "emotion"),
+        ("ID", "Text", "Label"),
+        ("label", "extra", "id", "text"),
+    ],
 )
 def test_column_variants(tmp_path: Path, tsv: Callable[..., Path], columns: tuple[str, ...]) -> None:
     cells = {"id": "1_1", "text": "Hi.", "utterance": "Hi.", "label": "Joy", "emotion": "JOY", "extra": "x"}
@@ -59,7 +68,10 @@ def test_missing_column_lists_those_that_are_there(tmp_path: Path, tsv: Callable
 
 
 def test_all_faulty_labels_and_ids_are_told_at_once(tmp_path: Path, tsv: Callable[..., Path]) -> None:
-    tsv(tmp_path / "test.tsv", [("1", "a", "joy"), ("2", "b", "glee"), ("1", "c", "joy"), ("", "d", "joy"), ("3", "e", "glee")])
+    tsv(
+        tmp_path / "test.tsv",
+        [("1", "a", "joy"), ("2", "b", "glee"), ("1", "c", "joy"), ("", "d", "joy"), ("3", "e", "glee")],
+    )
     with pytest.raises(DataError) as caught:
         read(tmp_path)
     said = str(caught.value)
@@ -87,7 +99,9 @@ def test_clips_are_found_by_prefix_folder_or_id_and_never_opened(tmp_path: Path,
     documents = read(tmp_path, with_clips=True).documents
     assert clip_counts(documents) == (3, 2)
     clip = documents[0]["clip"]
-    assert clip is not None and clip["size"] == 11 and clip["end_seconds"] is None and clip["path"].endswith("MELD_0.mp4")
+    assert (
+        clip is not None and clip["size"] == 11 and clip["end_seconds"] is None and clip["path"].endswith("MELD_0.mp4")
+    )
     missing = documents[3]["clip"]
     assert missing is not None and missing["size"] is None and missing["path"].endswith("video/MELD_3.mp4")
 

@@ -13,7 +13,9 @@ from mmla_tasks.tsv import is_quoted, read_table
 
 # A cell of an unquoted file: anything but the two separators.
 plain_text = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\ufeff"), min_size=1, max_size=30)
-rows_of_text = st.lists(st.tuples(st.integers(0, 999).map(str), plain_text, st.sampled_from(["joy", "anger"])), min_size=1, max_size=8)
+rows_of_text = st.lists(
+    st.tuples(st.integers(0, 999).map(str), plain_text, st.sampled_from(["joy", "anger"])), min_size=1, max_size=8
+)
 
 
 def write_plain(path: Path, rows: list[tuple[str, str, str]]) -> Path:
@@ -35,7 +37,9 @@ def looks_quoted(text: str) -> bool:
 
 
 @given(rows=rows_of_text)
-def test_every_dialect_reads_to_the_same_rows(rows: list[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_dialect_reads_to_the_same_rows(
+    rows: list[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     rows = [(i, t.replace('"', "'") if looks_quoted(t) else t, label) for i, t, label in rows if t.strip()]
     if not rows:
         return

@@ -34,7 +34,9 @@ def test_names_say_dimension_and_twins_take_everything_from_their_task() -> None
         file, twin = CATALOGUE.files[name], CATALOGUE.files[name + "_text"]
         assert name.startswith("mmla_" + str(file.config["dimension"]).replace(" ", "_") + "_")
         own = {"task", "modality"}
-        assert {k: v for k, v in twin.config.items() if k not in own} == {k: v for k, v in file.config.items() if k not in own}
+        assert {k: v for k, v in twin.config.items() if k not in own} == {
+            k: v for k, v in file.config.items() if k not in own
+        }
         assert twin.modality == "text" and set(twin.lines) == {"include", "task", "modality"}
 
 
