@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -263,7 +264,10 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         if folder.is_absolute() and beside.is_dir():
             return Dataset.in_folder(beside, self.spec.dataset)
         self.root = DataRoot.choose(self.choices.data_dir, self.choices.data_revision)
-        return self.root.dataset(self.spec.dataset, labels_of=packaged_labels, with_clips=self.has_video)
+        with _drawing_bar(self.spec.dataset) as on_progress:
+            return self.root.dataset(
+                self.spec.dataset, labels_of=packaged_labels, with_clips=self.has_video, on_progress=on_progress
+            )
 
     def split(self, name: str, *, asked_by: str = "") -> Split:
         """Read one split, once.
@@ -444,6 +448,21 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
             "metric_list": [],
             "metadata": {"version": TASK_VERSION, **self.metadata},
         }
+
+
+@contextmanager
+def _drawing_bar(dataset: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for clips of the embedded sample that are drawn for the first time; silent otherwise."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    bar = tqdm(desc=f"drawing sample clips of {dataset}", unit="clip", leave=False, disable=None, delay=0.5)
+
+    def advance(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with bar:
+        yield advance
 
 
 def _reduce(function: Any, labels: Sequence[str], pairs: Sequence[tuple[str, str]]) -> float:

@@ -44,6 +44,8 @@ class DataRoot:
         if not given:
             return cls("hub", HUB_REPOSITORY, "default", revision)
         if given == "sample" or given.startswith("sample:"):
+            from mmla_tasks.sample.rows import rows_asked_for
+
             rows_asked_for(given)
             return cls("sample", given, origin)
         if not Path(given).is_dir():

@@ -1,4 +1,4 @@
-"""The embedded sample: rows from templates written for it, and short clips drawn by code. No score on it means anything.
+"""The embedded sample: rows from templates and short clips drawn by code. No score on it means anything.
 
 `rows` makes ids, texts and labels, `draw` makes clips, `cache` puts both into a data root in the Hub layout, once.
 Importing this package loads neither PyAV nor Pillow.

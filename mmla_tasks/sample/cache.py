@@ -28,7 +28,7 @@ from mmla_tasks.sample import draw
 from mmla_tasks.sample.rows import SAMPLE_NOTE, Row, dataset_rows, rows_asked_for
 
 CACHE_VARIABLE = "MMLA_CACHE_DIR"
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raise it when rows or pictures change: the old cache is then left alone and a new one made."""
 
 QUOTED = frozenset({"MIntRec", "MELD", "IEMOCAP-DA", "MOSI", "CH-SIMSv2.0", "MUStARD"})

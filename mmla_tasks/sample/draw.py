@@ -92,7 +92,7 @@ def look_of(index: int, num_labels: int) -> Look:
     num_hues = min(num_labels, _HUES)
     return Look(
         expression=EXPRESSIONS[index % len(EXPRESSIONS)],
-        gesture=GESTURES[(index + index // len(EXPRESSIONS)) % len(GESTURES)],
+        gesture=GESTURES[(index % len(EXPRESSIONS) + index // len(EXPRESSIONS)) % len(GESTURES)],
         hue=index % num_hues / num_hues,
         lightness=0.68 - 0.12 * (index // num_hues),
     )

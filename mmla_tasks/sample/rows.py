@@ -7,8 +7,9 @@ dev and test share their words but no text.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from mmla_tasks.errors import UsageError
@@ -136,10 +137,14 @@ def dataset_rows(dataset: str, labels: Sequence[str], test_rows: int | None = No
         "dev": _whole_rounds(DEV_ROWS, len(labels)),
         "test": test_rows or _whole_rounds(DEFAULT_TEST_ROWS, len(labels)),
     }
+    texts = _texts_of_splits(dataset, {split: math.ceil(size / len(labels)) for split, size in sizes.items()})
+    make_id = _IDS.get(dataset, _plain_id)
     rows: dict[str, list[Row]] = {}
     first_id = 0
     for split in SPLITS:
-        rows[split] = _split_rows(dataset, split, labels, sizes[split], first_id)
+        rng = random.Random(f"mmla sample rows {dataset} {split}")
+        pairs = _cross(texts[split], labels, sizes[split], rng)
+        rows[split] = [Row(make_id(n), text, label) for n, (text, label) in enumerate(pairs, start=first_id)]
         first_id += sizes[split]
     return rows
 
@@ -149,33 +154,44 @@ def _whole_rounds(about: int, num_labels: int) -> int:
     return max(1, about // num_labels) * num_labels
 
 
-def _split_rows(dataset: str, split: str, labels: Sequence[str], count: int, first_id: int) -> list[Row]:
-    """Cross texts with labels: text 1 with every label, text 2 with every label, ...; then shuffle."""
-    rng = random.Random(f"mmla sample rows {dataset} {split}")
-    texts = _texts(dataset, split)
-    rng.shuffle(texts)
+def _cross(texts: Sequence[str], labels: Sequence[str], count: int, rng: random.Random) -> list[tuple[str, str]]:
+    """Pair text 1 with every label, text 2 with every label, ... (in turn, from the start again), then shuffle."""
     pairs: list[tuple[str, str]] = []
     while len(pairs) < count:
         text = texts[len(pairs) // len(labels) % len(texts)]
         pairs.extend((text, label) for label in rng.sample(labels, len(labels)))
     pairs = pairs[:count]
     rng.shuffle(pairs)
-    make_id = _IDS.get(dataset, lambda n: f"{100 + n // 20}_{n % 20}")
-    return [Row(make_id(first_id + n), text, label) for n, (text, label) in enumerate(pairs)]
+    return pairs
 
 
-def _texts(dataset: str, split: str) -> list[str]:
-    """All texts of a split: opener x sentence, dealt out so that train meets every opener and every sentence."""
+def _texts_of_splits(dataset: str, counts: Mapping[str, int]) -> dict[str, list[str]]:
+    """At most ``counts[split]`` texts, opener and sentence, for each split; no text stands in two splits.
+
+    Dev and test hold only openers and sentences that train holds too, so that a small model trained from nothing
+    meets no word for the first time in an evaluation.
+    """
     chinese = dataset in _CHINESE
     openers, sentences = (_CHINESE_OPENERS, _CHINESE_SENTENCES) if chinese else (_OPENERS, _SENTENCES)
-    shares = {"test": {0}, "dev": {1}, "train": {2, 3, 4}}[split]
-    texts = [
-        opener + ("" if chinese else " ") + sentence
-        for i, opener in enumerate(openers)
-        for j, sentence in enumerate(sentences)
-        if (i + j) % 5 in shares
-    ]
-    return [text.lower() for text in texts] if dataset in _LOWER_CASED else texts
+    dealt: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
+    for i, opener in enumerate(openers):
+        for j, sentence in enumerate(sentences):
+            dealt[("test", "dev", "train", "train", "train")[(i + j) % 5]].append((opener, sentence))
+    for split in SPLITS:
+        random.Random(f"mmla sample texts {dataset} {split}").shuffle(dealt[split])
+    trained = dealt["train"][: counts["train"]]
+    known = {part for text in trained for part in text}
+    texts: dict[str, list[str]] = {}
+    for split in SPLITS:
+        usable = [text for text in dealt[split] if known.issuperset(text)] or dealt[split]
+        chosen = (trained if split == "train" else usable)[: counts[split]]
+        joined = [("" if chinese else " ").join(text) for text in chosen]
+        texts[split] = [text.lower() for text in joined] if dataset in _LOWER_CASED else joined
+    return texts
+
+
+def _plain_id(n: int) -> str:
+    return f"{100 + n // 20}_{n % 20}"
 
 
 def _word(n: int) -> str:

@@ -36,6 +36,7 @@ LABELS = {
     "MELD": ("emotion", "neutral surprise fear sadness joy anger disgust".split()),
     "CH-SIMSv2.0": ("sentiment", "neutral positive negative".split()),
 }
+FEW_LABELS = ("joke", "taunt", "apologise", "ask for help", "ask for opinions")
 SETTINGS = {"max_gen_toks": 8, "do_sample": False, "until": [], "repetition_penalty": 1.0}
 
 
@@ -91,7 +92,8 @@ def clip_requests(video_lm: HFLabelLM, drawn_clip: Callable[..., Clip]) -> list[
     sizes = [(320, 240, 12), (640, 360, 16), (160, 120, 3), (240, 320, 9)]
     clips = [drawn_clip(i, width=w, height=h, frames=f) for i, (w, h, f) in enumerate(sizes)]
     texts = ["Oh. Really?", "no way, I would never do that to you", "bye", "so what"]
-    return [request_of(video_lm, "MIntRec", t, i, clip=c) for i, (t, c) in enumerate(zip(texts, clips, strict=True))]
+    asked = [request_of(video_lm, "MIntRec", t, i, clip=c) for i, (t, c) in enumerate(zip(texts, clips, strict=True))]
+    return [replace(request, labels=FEW_LABELS) for request in asked]
 
 
 # ---- a real model on real texts ----------------------------------------------------------------------------------
@@ -116,15 +118,15 @@ def scored_both_ways(lm: HFLabelLM, requests: list[Request]) -> tuple[Any, Any]:
     batch = [lm._question(request) for request in requests]
     with torch.inference_mode():
         at_once = lm._scorer.tree(lm._inputs(batch, 16), answer)
-        naive = [[_whole(lm, question, answer.prefix, own) for own in answer.own] for question in batch]
+        prompts = [lm._inputs([question], 16) for question in batch]
+        naive = [[_whole(lm, prompt, answer.prefix, own) for own in answer.own] for prompt in prompts]
     return at_once, torch.tensor(naive)
 
 
-def _whole(lm: HFLabelLM, question: Question, prefix: tuple[int, ...], own: tuple[int, ...]) -> float:
+def _whole(lm: HFLabelLM, prompt: dict[str, Any], prefix: tuple[int, ...], own: tuple[int, ...]) -> float:
     """One full sequence, masks and positions left to the model: shares nothing with the code under test."""
-    inputs = lm._inputs([question], 16)
     tail = torch.tensor([[*prefix, *own]])
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], tail], dim=1)
+    inputs = {**prompt, "input_ids": torch.cat([prompt["input_ids"], tail], dim=1)}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if "mm_token_type_ids" in inputs:
         inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(tail)], dim=1)
@@ -169,6 +171,7 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_position_off_by_one_is_noticed(video_lm: HFLabelLM, clip_requests: list[Request]) -> None:
     for request in (request_of(video_lm, "MIntRec", "thank you"), clip_requests[0]):
         at_once, naive = scored_both_ways(video_lm, [request])
+        print(f"shifted by one: largest difference {float((at_once - naive).abs().max()):.2g}")
         assert float((at_once - naive).abs().max()) > 1e-4
 
 
