@@ -6,7 +6,6 @@ and data, checking clips before a model is loaded, the journal, and results that
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import random
@@ -267,7 +266,7 @@ def _load_backend(options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[
 
     register()
     backend_class = get_model(options.model)
-    args = {**options.model_args, **_offered(backend_class, options)}
+    args = {**options.model_args, **_run_wide(options)}
     given = {"batch_size": options.batch_size, "max_batch_size": options.max_batch_size, "device": options.device}
     _seed(options.seed)
     try:
@@ -294,13 +293,10 @@ def _text_names(options: RunOptions, video: Sequence[str]) -> list[str]:
     ]
 
 
-def _offered(backend_class: type, options: RunOptions) -> dict[str, Any]:
-    """Run options that this backend takes as constructor arguments."""
-    takes = inspect.signature(backend_class).parameters
-    run_wide = {"answer": options.answer_mode, "on_bad_clip": options.on_bad_clip}
-    if options.trust_remote_code:
-        run_wide["trust_remote_code"] = True  # type: ignore[assignment]
-    return {name: value for name, value in run_wide.items() if name in takes}
+def _run_wide(options: RunOptions) -> dict[str, Any]:
+    """What every backend is told besides its own arguments."""
+    told: dict[str, Any] = {"answer": options.answer_mode, "on_bad_clip": options.on_bad_clip}
+    return {**told, "trust_remote_code": True} if options.trust_remote_code else told
 
 
 def _seed(seeds: Sequence[int | None]) -> None:

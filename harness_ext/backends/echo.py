@@ -46,6 +46,7 @@ class EchoLM(LM):  # type: ignore[misc]
         unparsed_rate: float = 0.0,
         seed: int = 0,
         answer: str = "generate",
+        on_bad_clip: str = "error",
         batch_size: Any = None,
         max_batch_size: Any = None,
         device: Any = None,

@@ -113,10 +113,9 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer through the journal."""
-        from harness_ext.requests import answer_all
+        from harness_ext.session import answer_all
 
-        answers: list[str] = answer_all(self, requests)
-        return answers
+        return list(answer_all(self, requests))
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Refuse: labels are ranked by `answer=rank`, within the same tasks."""

@@ -40,6 +40,7 @@ class PredictionsLM(LM):  # type: ignore[misc]
         answers: str | None = None,
         name: str | None = None,
         answer: str = "generate",
+        on_bad_clip: str = "error",
         batch_size: Any = None,
         max_batch_size: Any = None,
         device: Any = None,

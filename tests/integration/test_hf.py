@@ -99,7 +99,10 @@ def clip_requests(video_lm: HFLabelLM, drawn_clip: Callable[..., Clip]) -> list[
 # ---- a real model on real texts ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mode", "rows"), [("rank", 24), ("constrained", 5), ("generate", 5)])
+# Two cores give SmolLM2 about two prompts of 120 tokens a second: 24 rows of each dataset where a batch shares a cache
+# and a trie, fewer where the batch only generates.
+@pytest.mark.parametrize(("mode", "rows"), [("rank", 24), ("constrained", 4), ("generate", 4)])
+@pytest.mark.timeout(900)
 def test_answers_do_not_depend_on_the_batch_size(
     lm: HFLabelLM, real_requests: Callable[[int], list[Request]], mode: str, rows: int
 ) -> None:
