@@ -99,6 +99,10 @@ class Response(str):
         known = {name: getattr(self, name) for name in self.FIELDS}
         return {"response": str(self), **{k: v for k, v in known.items() if v is not None and v is not False}}
 
+    def with_(self, **changes: Any) -> Response:
+        """A copy with some attributes changed."""
+        return Response(str(self), **{**{name: getattr(self, name) for name in self.FIELDS}, **changes})
+
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Response:
         """Rebuild a response from `to_dict`; other keys of the row are ignored."""

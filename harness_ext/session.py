@@ -6,6 +6,7 @@ Every backend's `generate_until` is `answer_all(self, instances)`; a backend onl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +20,9 @@ from mmla_tasks.errors import ClipError, UsageError
 
 class Backend(Protocol):
     """What `answer_all` needs from a model."""
+
+    deterministic: bool
+    """Whether equal questions have equal answers, whatever their document; sampling aside."""
 
     def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
         """Yield (index into `requests`, response), each as soon as it exists, in any order."""
@@ -150,13 +154,35 @@ def _answers(backend: Backend, requests: list[Request], active: Session) -> Iter
                 ready.append((n, replace(request, clip=None, prompt=request.fallback, fallback=None)))
             case _:
                 raise missing_clip(request)
-    active.asked += len(ready)
-    if ready:
-        for m, response in backend.answer([request for _, request in ready]):
-            n, request = ready[m]
-            if requests[n].clip is not None and request.clip is None:
-                response.as_text = True
-            yield n, response
+    for m, response in _asked_once(backend, [request for _, request in ready], active):
+        n, request = ready[m]
+        if requests[n].clip is not None and request.clip is None:
+            response = response.with_(as_text=True)
+        yield n, response
+
+
+def _asked_once(backend: Backend, requests: list[Request], active: Session) -> Iterator[tuple[int, Response]]:
+    """Ask equal questions once ("Yeah." stands 101 times in AnnoMi), where equal questions have equal answers."""
+    alike: dict[Any, list[int]] = {}
+    for n, request in enumerate(requests):
+        alike.setdefault(_question(request) if backend.deterministic and not _samples(request) else n, []).append(n)
+    copies = list(alike.values())
+    active.asked += len(copies)
+    if copies:
+        for m, response in backend.answer([requests[same[0]] for same in copies]):
+            for n in copies[m]:
+                yield n, response
+
+
+def _question(request: Request) -> str:
+    """Everything of a request that a model sees."""
+    clip = request.clip and [request.clip[k] for k in ("path", "start_seconds", "end_seconds", "size", "mtime_ns")]
+    parts = [request.prompt, request.labels, request.answer_prefix, dict(request.gen_kwargs), clip, request.chat]
+    return json.dumps(parts, default=str)
+
+
+def _samples(request: Request) -> bool:
+    return bool(request.gen_kwargs.get("do_sample"))
 
 
 def missing_clip(request: Request, also: int = 0) -> ClipError:

@@ -37,6 +37,7 @@ class EchoLM(LM):  # type: ignore[misc]
     """
 
     MULTIMODAL = True
+    deterministic = False  # answers belong to documents, not to questions
 
     def __init__(
         self,

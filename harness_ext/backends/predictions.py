@@ -34,6 +34,7 @@ class PredictionsLM(LM):  # type: ignore[misc]
     """
 
     MULTIMODAL = True
+    deterministic = False  # answers belong to documents, not to questions
 
     def __init__(
         self,
