@@ -165,7 +165,7 @@ def _asked_once(backend: Backend, requests: list[Request], active: Session) -> I
     """Ask equal questions once ("Yeah." stands 101 times in AnnoMi), where equal questions have equal answers."""
     alike: dict[Any, list[int]] = {}
     for n, request in enumerate(requests):
-        alike.setdefault(_question(request) if backend.deterministic and not _samples(request) else n, []).append(n)
+        alike.setdefault(_question(request) if backend.deterministic and not _is_sampled(request) else n, []).append(n)
     copies = list(alike.values())
     active.asked += len(copies)
     if copies:
@@ -181,7 +181,7 @@ def _question(request: Request) -> str:
     return json.dumps(parts, default=str)
 
 
-def _samples(request: Request) -> bool:
+def _is_sampled(request: Request) -> bool:
     return bool(request.gen_kwargs.get("do_sample"))
 
 
