@@ -1,6 +1,6 @@
 """Score every test row of the twelve text tasks with `mmla-echo`: wall time, memory, and whether torch was imported.
 
-    MMLA_DATA_DIR=... python benchmarks/all_texts.py
+MMLA_DATA_DIR=... python benchmarks/all_texts.py
 """
 
 from __future__ import annotations

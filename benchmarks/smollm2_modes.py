@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct on the first 150 test rows of MIntRec, MELD and CH-SIMS, in the three answer modes.
 
-    MMLA_DATA_DIR=... python benchmarks/smollm2_modes.py [--limit 150] [--run_dir runs/smollm2]
+Run as ``MMLA_DATA_DIR=... python benchmarks/smollm2_modes.py [--limit 150] [--run_dir runs/smollm2]``.
 
 Interrupted, the same command goes on from its journals.
 """

@@ -105,3 +105,10 @@ def _convert(gguf: Path, target: Path) -> None:
     plain.generation_config = model.generation_config
     plain.save_pretrained(target)
     AutoTokenizer.from_pretrained(**source).save_pretrained(target)
+
+
+if __name__ == "__main__":
+    try:
+        print(smollm2_folder())
+    except (MissingExtraError, ModelError) as fault:
+        sys.exit(f"error: {fault}")

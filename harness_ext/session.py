@@ -21,6 +21,9 @@ from mmla_tasks.errors import ClipError, UsageError
 class Backend(Protocol):
     """What `answer_all` needs from a model."""
 
+    answer_mode: str
+    """``generate``, ``constrained`` or ``rank``."""
+
     deterministic: bool
     """Whether equal questions have equal answers, whatever their document; sampling aside."""
 
@@ -29,7 +32,7 @@ class Backend(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on besides the request: model, adapter, answer mode, frame policy. JSON-plain."""
+        """What an answer depends on besides the request, answer mode and frame policy: model, adapter. JSON-plain."""
         ...
 
 
@@ -119,8 +122,12 @@ def _request_of(instance: Any, backend: Backend) -> Request:
 def _keys(backend: Backend, requests: Sequence[Request], active: Session) -> list[str]:
     if active.journal is None:
         return [""] * len(requests)
-    identity = backend.identity()
-    return [request_key(r, model=identity, clip_digest=_clip_digest(r, active)) for r in requests]
+    asked_how = {**backend.identity(), "answer": backend.answer_mode}
+    policy = getattr(backend, "frame_policy", None)
+    shown_how = {**asked_how, "frame_policy": policy.to_dict()} if policy is not None else asked_how
+    return [
+        request_key(r, model=shown_how if r.clip else asked_how, clip_digest=_clip_digest(r, active)) for r in requests
+    ]
 
 
 def _clip_digest(request: Request, active: Session) -> str | None:

@@ -1,7 +1,7 @@
-"""Read a TSV in either dialect, quoted (RFC 4180 with tabs) or not, to the same rows.
+r"""Read a TSV in either dialect, quoted (RFC 4180 with tabs) or not, to the same rows.
 
 The released files come in both, sometimes within one dataset, so the dialect is a property of each file and is
-decided by its content (see `is_quoted`). Lines end at ``\\n`` only: texts may hold U+2028, U+0085 and the like.
+decided by its content (see `is_quoted`). Lines end at ``\n`` only: texts may hold U+2028, U+0085 and the like.
 """
 
 from __future__ import annotations

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# These machines are noisy: a slow example is no fault of the law that it tests.
+settings.register_profile("mmla", deadline=None)
+settings.load_profile("mmla")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 

@@ -34,6 +34,7 @@ class PredictionsLM(LM):  # type: ignore[misc]
     """
 
     MULTIMODAL = True
+    answer_mode = "generate"
     deterministic = False  # answers belong to documents, not to questions
 
     def __init__(

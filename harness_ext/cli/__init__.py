@@ -16,7 +16,7 @@ VERBS = {
 EXAMPLES = """\
 examples:
   mmla run --model mmla-echo --tasks mmla --limit 2 --data_dir sample
-  mmla run --model mmla-hf --model_args pretrained=Qwen/Qwen2-VL-7B-Instruct,dtype=bfloat16 --tasks mmla --run_dir runs/qwen2vl
+  mmla run --model mmla-hf --model_args pretrained=Qwen/Qwen2-VL-7B-Instruct,dtype=bfloat16 --tasks mmla
   lm_eval --include_path "$(mmla where)" --model hf --model_args pretrained=... --tasks mmla_intent_text
 """
 
