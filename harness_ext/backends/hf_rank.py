@@ -1,7 +1,7 @@
 """Likelihood of every label after a prompt, the prompt computed once (`rank` in `mmla-hf`).
 
-The prompt with the forced prefix runs through the model as for generation. One more step then reads the inner nodes of
-the label trie all at once, on top of the prompt's cache, which is never copied::
+The inner nodes of the label trie are read all at once behind the prompt and the forced prefix: in the same pass where
+the prompt is a short text, else in one more step on top of the prompt's cache, which is never copied::
 
     keys:   p r o m p t   i n t e n t :   ask  for  com  plain
     ask     1 1 1 1 1 1   1 1 1 1 1 1 1    1    0    0    0
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 Inputs = dict[str, Any]
 """Keyword arguments of a model's forward: input_ids [B, L], attention_mask [B, L], pixel values, ..."""
 
+ONE_PASS_TOKENS: Final = 1024
+"""Longest text prompt that is read together with the trie; beyond, a pass saved is small and the mask [L, L] large."""
 PROBE_LABELS: Final = 3
 """Labels, those with most tokens, that are scored both ways on a run's first prompt."""
 AGREEMENT: Final = {"float32": 2e-4, "float64": 2e-4}
@@ -71,16 +73,11 @@ class LabelScorer:
     # ---- all labels at once --------------------------------------------------------------------------------------
 
     def tree(self, inputs: Inputs, answer: AnswerTokens) -> Any:
-        """Score the trie in two steps: prompt and prefix, then all inner nodes. Float32 [B, labels]."""
-        import torch
-
+        """Score the trie on top of prompt and prefix. Float32 [B, labels]."""
         trie, inputs = answer.trie, with_tokens(inputs, answer.prefix)
         positions = self.positions(inputs)
-        prompt = self._forward(**inputs, position_ids=positions, use_cache=True, keep=1)
-        logits = prompt.logits[:, -1:]  # [B, 1, V]
-        if trie.inner:
-            step = self._tree_step(inputs, trie, positions, prompt.past_key_values)
-            logits = torch.cat([logits, step.logits], dim=1)  # [B, 1 + inner nodes, V]
+        in_one = trie.inner and is_text(inputs) and inputs["input_ids"].shape[1] <= ONE_PASS_TOKENS
+        logits = (self._in_one_pass if in_one else self._in_two_passes)(inputs, trie, positions)
         return _label_sums(logits, answer)
 
     def positions(self, inputs: Inputs) -> Any:
@@ -88,19 +85,45 @@ class LabelScorer:
         others = {k: v for k, v in inputs.items() if k != "input_ids"}
         return self.model._prepare_position_ids_for_generation(inputs["input_ids"], others)
 
-    def _tree_step(self, inputs: Inputs, trie: LabelTrie, positions: Any, cache: Any) -> Any:
+    def node_positions(self, positions: Any, trie: LabelTrie) -> Any:
+        """Positions of the inner nodes, [..., B, N]: their depths, counted on from the last token of the prefix."""
         import torch
 
-        device, batch = inputs["input_ids"].device, inputs["input_ids"].shape[0]
-        tokens = torch.tensor([trie.tokens[n] for n in trie.inner], device=device)  # [N]
-        depths = torch.tensor([trie.depths[n] for n in trie.inner], device=device)  # [N]
-        return self._forward(
-            input_ids=tokens.expand(batch, -1),
-            attention_mask=tree_mask(inputs["attention_mask"], trie, self.model.dtype),
-            position_ids=positions[..., -1:] + depths,
-            past_key_values=cache,
+        return positions[..., -1:] + torch.tensor([trie.depths[n] for n in trie.inner], device=positions.device)
+
+    def _in_one_pass(self, inputs: Inputs, trie: LabelTrie, positions: Any) -> Any:
+        """Read prompt and nodes together, which saves a pass over the weights. Logits [B, 1 + N, V]."""
+        import torch
+
+        nodes, mask = node_tokens(inputs, trie), inputs["attention_mask"]
+        seen = torch.cat([prompt_sees(mask, len(trie.inner)), nodes_see(mask, trie)], dim=2)  # [B, 1, L + N, L + N]
+        out = self._forward(
+            input_ids=torch.cat([inputs["input_ids"], nodes], dim=1),
+            attention_mask=additive(seen, self.model.dtype),
+            position_ids=torch.cat([positions, self.node_positions(positions, trie)], dim=-1),
+            use_cache=False,
+            keep=1 + len(trie.inner),
+        )
+        return out.logits[:, -1 - len(trie.inner) :]
+
+    def _in_two_passes(self, inputs: Inputs, trie: LabelTrie, positions: Any) -> Any:
+        """Read the prompt as generation does, then the nodes on top of its cache. Logits [B, 1 + N, V].
+
+        The prompt's mask stays the model's own: some families let the tokens of one picture see each other both ways.
+        """
+        import torch
+
+        prompt = self._forward(**inputs, position_ids=positions, use_cache=True, keep=1)
+        if not trie.inner:
+            return prompt.logits[:, -1:]
+        step = self._forward(
+            input_ids=node_tokens(inputs, trie),
+            attention_mask=additive(nodes_see(inputs["attention_mask"], trie), self.model.dtype),
+            position_ids=self.node_positions(positions, trie),
+            past_key_values=prompt.past_key_values,
             use_cache=True,
         )
+        return torch.cat([prompt.logits[:, -1:], step.logits], dim=1)
 
     def _forward(self, *, keep: int = 0, **inputs: Any) -> Any:
         if keep and "logits_to_keep" in self._parameters:
@@ -227,8 +250,22 @@ def with_tokens(inputs: Inputs, tokens: Any) -> Inputs:
     return {**inputs, **grown}
 
 
-def tree_mask(prompt_mask: Any, trie: LabelTrie, dtype: Any) -> Any:
-    """What each inner node may see, added to attention scores: 0, or the least number of `dtype`. [B, 1, N, L + N]."""
+def is_text(inputs: Inputs) -> bool:
+    """Whether nothing but tokens is shown."""
+    return not set(inputs) - {"input_ids", "attention_mask", *TOKEN_TYPES}
+
+
+def node_tokens(inputs: Inputs, trie: LabelTrie) -> Any:
+    """Token ids of the inner nodes, once for each prompt. [B, N]."""
+    import torch
+
+    ids = inputs["input_ids"]
+    tokens = torch.tensor([trie.tokens[n] for n in trie.inner], dtype=ids.dtype, device=ids.device)
+    return tokens.expand(ids.shape[0], -1)
+
+
+def nodes_see(prompt_mask: Any, trie: LabelTrie) -> Any:
+    """What each inner node sees: the prompt without its padding, itself and its ancestors. Bool [B, 1, N, L + N]."""
     import torch
 
     place = {node: i for i, node in enumerate(trie.inner)}
@@ -240,7 +277,22 @@ def tree_mask(prompt_mask: Any, trie: LabelTrie, dtype: Any) -> Any:
             ancestor = trie.parents[ancestor]
     batch = prompt_mask.shape[0]
     prompt = prompt_mask.bool()[:, None, None, :].expand(batch, 1, len(place), -1)
-    seen = torch.cat([prompt, among.expand(batch, 1, -1, -1)], dim=-1)
+    return torch.cat([prompt, among.expand(batch, 1, -1, -1)], dim=-1)
+
+
+def prompt_sees(prompt_mask: Any, nodes: int) -> Any:
+    """What each token of the prompt sees: those before it and itself, and no node. Bool [B, 1, L, L + N]."""
+    import torch
+
+    length = prompt_mask.shape[1]
+    before = torch.ones(length, length, dtype=torch.bool, device=prompt_mask.device).tril()
+    return torch.nn.functional.pad(before & prompt_mask.bool()[:, None, None, :], (0, nodes))
+
+
+def additive(seen: Any, dtype: Any) -> Any:
+    """What is added to attention scores: 0 where something is seen, the least number of `dtype` where not."""
+    import torch
+
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 

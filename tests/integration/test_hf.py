@@ -157,17 +157,23 @@ def test_the_fallback_gives_the_same_scores(video_lm: HFLabelLM, clip_requests: 
             torch.testing.assert_close(scores, naive, atol=1e-4, rtol=0)
 
 
+def test_one_pass_and_two_give_the_same_scores(video_lm: HFLabelLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [request_of(video_lm, "MIntRec", text) for text in ("thank you", "no, I would never do such a thing")]
+    inputs = video_lm._inputs([Question(request, request.prompt) for request in requests], 16)
+    answer = video_lm._tokens_of(requests[0])
+    with torch.inference_mode():
+        one = video_lm._scorer.tree(inputs, answer)
+        monkeypatch.setattr("harness_ext.backends.hf_rank.ONE_PASS_TOKENS", 0)
+        torch.testing.assert_close(one, video_lm._scorer.tree(inputs, answer), atol=1e-5, rtol=0)
+
+
 @pytest.fixture
 def shifted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put every node of the label trie one position too far."""
     from harness_ext.backends.hf_rank import LabelScorer
 
-    right = LabelScorer._tree_step
-    monkeypatch.setattr(
-        LabelScorer,
-        "_tree_step",
-        lambda self, inputs, trie, positions, cache: right(self, inputs, trie, positions + 1, cache),
-    )
+    right = LabelScorer.node_positions
+    monkeypatch.setattr(LabelScorer, "node_positions", lambda *args: right(*args) + 1)
 
 
 @pytest.mark.usefixtures("shifted")
