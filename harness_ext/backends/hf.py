@@ -83,6 +83,11 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         MissingExtraError: A package is not installed.
     """
 
+    PACKAGES = ("torch", "transformers", "peft", "xgrammar", "av", "decord")
+    """What can change an answer; their versions stand in the results."""
+
+    deterministic = True  # an answer depends on the question alone, whatever its document or batch
+
     def __init__(self, pretrained: str, **args: Any) -> None:
         super().__init__()
         from harness_ext.backends import hf_load
@@ -170,6 +175,14 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         chosen = {"max_length": self.options.max_length, "enable_thinking": self.options.enable_thinking}
         size = video_size(self.processor.video_processor, self._max_pixels) if self.MULTIMODAL else None
         return {**self._loaded.identity, **chosen, "video_size": size}
+
+    def describe(self) -> str:
+        """One line for the screen: model, revision, dtype, and the frame policy of a video model."""
+        identity = self._loaded.identity
+        revision = f" @ {identity['revision'][:7]}" if identity["revision"] else ""
+        adapter = f" + {identity['peft']['path']}" if identity["peft"] else ""
+        frames = f"  {self.frame_policy.describe()}" if self.MULTIMODAL else ""
+        return f"mmla-hf  {identity['pretrained']}{revision}{adapter}  {identity['dtype']}{frames}"
 
     # ---- answering -----------------------------------------------------------------------------------------------
 

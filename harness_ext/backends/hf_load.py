@@ -93,6 +93,19 @@ def load(source: ModelSource) -> Loaded:
     return loaded
 
 
+def load_processor(pretrained: str) -> Any:
+    """Load the processor of a model, or the tokenizer of a text model, without its weights.
+
+    Raises:
+        ModelError: It is not there.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    source = ModelSource(pretrained)
+    check_packages(source)
+    _check_source(source)
+    return _load_processor(source, _load_config(source))
+
+
 # ---- before anything heavy ---------------------------------------------------------------------------------------
 
 

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmla_tasks.errors import MissingExtraError, UsageError
+from mmla_tasks.errors import UsageError
 
 
 def main(arguments: list[str]) -> int:
     """Print rows of one task."""
     args = _parser().parse_args(arguments)
     task = _task(args)
-    tokenizer = _tokenizer(args.pretrained) if args.pretrained else None
+    processor = _processor(args.pretrained) if args.pretrained else None
     for line in _about(task):
         print(line)
     for n, document in enumerate(task.eval_docs[: args.n]):
-        for line in _row(task, document, args, tokenizer, n):
+        for line in _row(task, document, args, processor, n):
             print(line)
     return 0
 
@@ -71,8 +71,8 @@ def _about(task: Any) -> Iterator[str]:
     yield f"decoding: {task.config.generation_kwargs}"
 
 
-def _row(task: Any, document: Any, args: argparse.Namespace, tokenizer: Any, n: int) -> Iterator[str]:
-    chat = _chat(tokenizer)
+def _row(task: Any, document: Any, args: argparse.Namespace, processor: Any, n: int) -> Iterator[str]:
+    chat = _chat(processor)
     prompt = task.fewshot_context(
         document,
         args.num_fewshot,
@@ -83,21 +83,30 @@ def _row(task: Any, document: Any, args: argparse.Namespace, tokenizer: Any, n: 
     yield f"\n── row {n + 1}   id {document['id']}   gold: {document['label']} " + "─" * 20
     yield prompt
     yield f"   answer form: {task.doc_to_target(document)}"
-    if tokenizer is not None:
-        text = getattr(tokenizer, "tokenizer", tokenizer)
-        ids = text(prompt, add_special_tokens=chat is None)["input_ids"]
-        yield f"   tokens: {len(ids):,} (video not counted)   {text.convert_ids_to_tokens(ids)}"
+    if processor is not None:
+        tokenizer = getattr(processor, "tokenizer", processor)
+        ids = tokenizer(prompt, add_special_tokens=chat is None)["input_ids"]
+        aside = " and those of the video" if document["clip"] is not None else ""
+        yield f"   {len(ids):,} tokens{aside}: {' '.join(repr(tokenizer.decode([i])) for i in ids)}"
     if document["clip"] is not None:
         yield from _frames(task, document, args)
 
 
-def _chat(tokenizer: Any) -> Any:
-    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
+def _processor(pretrained: str) -> Any:
+    from harness_ext.backends.hf_load import load_processor
+
+    return load_processor(pretrained)
+
+
+def _chat(processor: Any) -> Any:
+    """What renders a chat as lm-eval asks for it; None without a chat template."""
+    from harness_ext.messages import has_chat_template, render_chat
+
+    if processor is None or not has_chat_template(processor):
         return None
-    from harness_ext.messages import render_chat
 
     def apply(messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
-        return str(render_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt))
+        return render_chat(processor, messages, add_generation_prompt)
 
     return apply
 
@@ -114,17 +123,3 @@ def _frames(task: Any, document: Any, args: argparse.Namespace) -> Iterator[str]
     seconds = ", ".join(f"{s:.2f}" for s in frames.seconds)
     yield f"   clip: {document['clip']['path']}"
     yield f"   frames {list(frames.indices)} at {seconds} s of {frames.source_frames}, drawn in {path}"
-
-
-def _tokenizer(name: str) -> Any:
-    try:
-        from harness_ext.messages import load_processor
-    except ImportError:
-        load_processor = None  # type: ignore[assignment]
-    try:
-        import transformers
-    except ModuleNotFoundError:
-        raise MissingExtraError("transformers", extra="hf", purpose="mmla show --pretrained") from None
-    if load_processor is not None:
-        return load_processor(name)
-    return transformers.AutoTokenizer.from_pretrained(name)
