@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,10 +14,11 @@ SHARED = Path(__file__).parents[3] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def two_threads() -> Iterator[None]:
+def own_cores() -> Iterator[None]:
+    """Give each worker of `pytest -n` its share of the cores: threads that wait for each other cost more than they do."""
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
     yield
     torch.set_num_threads(before)
 
@@ -39,16 +40,26 @@ def tiny_qwen2_vl(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def real_texts() -> Callable[[str, int], list[str]]:
+def labels_of() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Dataset folder -> its dimension and labels, from the task YAMLs."""
+    from harness_ext.catalogue import Catalogue
+
+    configs = [file.config for file in Catalogue.load().files.values() if not file.is_group]
+    return {str(c["dataset"]): (str(c["dimension"]), tuple(c["labels"])) for c in configs}
+
+
+@pytest.fixture(scope="session")
+def real_texts(labels_of: dict[str, tuple[str, tuple[str, ...]]]) -> Callable[[str, int], list[str]]:
     """`real_texts(dataset, n)`: the first n texts of a test split."""
+    from mmla_tasks.documents import Dataset
 
     def read(dataset: str, count: int) -> list[str]:
-        path = SHARED / "mmla_data" / dataset / "test.tsv"
-        if not path.is_file():
-            pytest.skip(f"the real MMLA texts are not at {path}")
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-        return [row["text"] for row in rows[:count]]
+        root = SHARED / "mmla_data"
+        if not root.is_dir():
+            pytest.skip(f"the real MMLA texts are not at {root}")
+        dimension, labels = labels_of[dataset]
+        split = Dataset.in_root(root, dataset).read("test", labels=labels, dimension=dimension, with_clips=False)
+        return [document["text"] for document in split.documents[:count]]
 
     return read
 
