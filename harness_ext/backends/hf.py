@@ -94,7 +94,7 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
         source, self.options = split_arguments(pretrained, args)
         hf_load.check_packages(source)
-        from harness_ext.video import FramePolicy
+        from harness_ext.frame_policy import FramePolicy
 
         names = ("num_frames", "fps", "max_pixels", "video_reader", "max_frames")
         self.frame_policy = FramePolicy.from_args(**{name: getattr(self.options, name) for name in names})

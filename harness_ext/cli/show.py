@@ -112,7 +112,8 @@ def _chat(processor: Any) -> Any:
 
 
 def _frames(task: Any, document: Any, args: argparse.Namespace) -> Iterator[str]:
-    from harness_ext.video import FramePolicy, contact_sheet, decode
+    from harness_ext.frame_policy import FramePolicy
+    from harness_ext.video import contact_sheet, decode
 
     policy = FramePolicy.from_args(num_frames=args.num_frames, fps=args.fps, max_pixels=args.max_pixels)
     who = f"{task.spec.task} id {document['id']}"

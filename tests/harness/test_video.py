@@ -21,7 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness_ext.video as video
-from harness_ext.video import FramePolicy, Frames, decode
+from harness_ext import frame_policy
+from harness_ext.frame_policy import FramePolicy
+from harness_ext.video import Frames, decode
 from mmla_tasks.errors import ClipError, MissingExtraError, UsageError
 from mmla_tasks.records import Clip
 
@@ -42,13 +44,13 @@ def numbers(draw: ModuleType, frames: Frames) -> list[int]:
 
 
 def test_doctests() -> None:
-    assert doctest.testmod(video).attempted >= 9
-    assert doctest.testmod(video).failed == 0
+    assert doctest.testmod(frame_policy).attempted >= 9
+    assert doctest.testmod(frame_policy).failed == 0
 
 
 @given(COUNTS, BUDGETS)
 def test_sample_indices_laws(num_frames: int, budget: int) -> None:
-    chosen = video.sample_indices(num_frames, budget)
+    chosen = frame_policy.sample_indices(num_frames, budget)
     assert len(chosen) == min(budget, num_frames)
     assert chosen == sorted(set(chosen))
     assert chosen[0] == 0
@@ -59,19 +61,21 @@ def test_sample_indices_laws(num_frames: int, budget: int) -> None:
 
 @given(COUNTS, BUDGETS)
 def test_linspace_indices_are_what_was_released(num_frames: int, budget: int) -> None:
-    assert video.linspace_indices(num_frames, budget) == np.linspace(0, num_frames - 1, budget).astype(int).tolist()
+    assert (
+        frame_policy.linspace_indices(num_frames, budget) == np.linspace(0, num_frames - 1, budget).astype(int).tolist()
+    )
 
 
 @given(st.integers(4, 10**6))
 def test_the_default_is_the_released_rule_wherever_a_clip_has_enough_frames(num_frames: int) -> None:
-    assert video.sample_indices(num_frames, 4) == video.linspace_indices(num_frames, 4)
+    assert frame_policy.sample_indices(num_frames, 4) == frame_policy.linspace_indices(num_frames, 4)
 
 
 @given(COUNTS, BUDGETS)
 def test_midpoint_indices_are_what_was_released(num_frames: int, budget: int) -> None:
     segment = float(num_frames - 1) / budget
     middles = [(segment * i + segment * (i + 1)) / 2 for i in range(budget)]
-    assert video.midpoint_indices(num_frames, budget) == np.round(np.array(middles) + 1e-6).astype(int).tolist()
+    assert frame_policy.midpoint_indices(num_frames, budget) == np.round(np.array(middles) + 1e-6).astype(int).tolist()
 
 
 @given(COUNTS, st.integers(1, 60), BUDGETS)
@@ -79,7 +83,7 @@ def test_stride_indices_are_what_was_released(num_frames: int, stride: int, cap:
     every = list(range(0, num_frames, stride))
     gap = len(every) / cap
     released = every if len(every) <= cap else [every[int(i * gap + gap / 2)] for i in range(cap)]
-    assert video.stride_indices(num_frames, stride, cap) == released
+    assert frame_policy.stride_indices(num_frames, stride, cap) == released
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.fractions(Fraction(1, 3), 200), st.integers(1, 70))
@@ -88,33 +92,33 @@ def test_fps_indices_take_the_frame_nearest_to_each_time(gaps: list[int], step: 
     end = ticks[-1] + gaps[-1]
     times = [ticks[0] + step * k for k in range(math.ceil((end - ticks[0]) / step))]
     nearest = sorted({min(range(len(ticks)), key=lambda i: (abs(ticks[i] - time), i)) for time in times})
-    uncapped = video.fps_indices(ticks, end, step, max_frames=10_000)
+    uncapped = frame_policy.fps_indices(ticks, end, step, max_frames=10_000)
     assert uncapped == nearest
-    capped = video.fps_indices(ticks, end, step, cap)
+    capped = frame_policy.fps_indices(ticks, end, step, cap)
     assert len(capped) == min(cap, len(nearest))
     assert set(capped) <= set(nearest)
     assert capped[0] == 0
 
 
 def test_fps_indices_do_not_walk_through_a_hostile_duration() -> None:
-    assert video.fps_indices([0, 10**15], end=10**18, step=Fraction(1, 1000), max_frames=64) == [0, 1]
-    assert video.fps_indices([], end=0, step=Fraction(1), max_frames=64) == []
+    assert frame_policy.fps_indices([0, 10**15], end=10**18, step=Fraction(1, 1000), max_frames=64) == [0, 1]
+    assert frame_policy.fps_indices([], end=0, step=Fraction(1), max_frames=64) == []
 
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.integers(4, 10**6), st.sampled_from([1, 2]))
 def test_resized_shape_laws(height: int, width: int, max_pixels: int, factor: int) -> None:
-    high, wide = video.resized_shape(height, width, max_pixels, factor)
+    high, wide = frame_policy.resized_shape(height, width, max_pixels, factor)
     assert 0 < high * wide <= max_pixels
     assert (high, wide) == (height, width) or high * wide < height * width
     if height * width > max_pixels:
         assert high % factor == 0 or high == height
         assert wide % factor == 0 or wide == width
-    assert video.resized_shape(width, height, max_pixels, factor) in [(wide, high), (high, wide)]
+    assert frame_policy.resized_shape(width, height, max_pixels, factor) in [(wide, high), (high, wide)]
 
 
 @given(st.integers(100, 4000), st.integers(100, 4000))
 def test_resized_shape_keeps_the_proportion_and_uses_the_bound(height: int, width: int) -> None:
-    high, wide = video.resized_shape(height, width, max_pixels=100_000, factor=2)
+    high, wide = frame_policy.resized_shape(height, width, max_pixels=100_000, factor=2)
     if height * width > 100_000:
         assert abs(wide * height / (high * width) - 1) < 0.06
         assert high * wide > 0.9 * 100_000
@@ -236,7 +240,7 @@ def test_frames_are_those_the_policy_names(
     assert frames.source_frames == count
     assert numbers(draw, frames) == list(frames.indices)
     if policy.rule == "uniform":
-        assert list(frames.indices) == video.sample_indices(count, policy.num_frames or 0)
+        assert list(frames.indices) == frame_policy.sample_indices(count, policy.num_frames or 0)
     assert frames.seconds == tuple(sorted(frames.seconds))
     assert 0 <= frames.seconds[0] <= frames.seconds[-1] < frames.duration_seconds
 
@@ -256,7 +260,7 @@ def test_times_of_frames_at_a_varying_rate(drawn: dict[str, Path], draw: ModuleT
     assert every.seconds == pytest.approx([tick / 1000 for tick in ticks])
     frames = decode(clip_of(drawn["varying.mp4"]), FramePolicy.from_args(fps=5))
     end = round(every.duration_seconds * 1000)
-    assert numbers(draw, frames) == video.fps_indices(ticks, end, Fraction(200), 64)
+    assert numbers(draw, frames) == frame_policy.fps_indices(ticks, end, Fraction(200), 64)
 
 
 SEGMENTS = [(0.0, 0.4), (0.4, 0.8), (0.36, 0.44), (1.04, 1.08), (1.04, None), (0.33, 1.5), (1.9, 99.0)]
@@ -281,7 +285,9 @@ def test_a_segment_holds_the_frames_shown_in_it(
     shown = [i for i in range(50) if Fraction(str(start)) <= Fraction(i, 25) < Fraction(str(min(end or 9, 9)))]
     for policy in (ALL_FRAMES, FramePolicy(num_frames=3)):
         frames = decode(clip_of(path, start, end), policy)
-        assert numbers(draw, frames) == [shown[i] for i in video.sample_indices(len(shown), policy.num_frames or 0)]
+        assert numbers(draw, frames) == [
+            shown[i] for i in frame_policy.sample_indices(len(shown), policy.num_frames or 0)
+        ]
         assert frames.first_index == shown[0]
         assert frames.source_frames == len(shown)
         assert frames.seconds == pytest.approx([i / 25 - start for i in frames.indices], abs=1e-6)
@@ -380,7 +386,7 @@ def test_real_clips_equal_a_full_decode(real_clips: list[Path]) -> None:
                         image = frames.frames_THWC[frames.indices.index(index)]
                         assert (image == frame.to_ndarray(format="rgb24")).all(), (path.name, index)
         assert [frames.source_frames for frames in chosen[:3]] == [count] * 3
-        assert list(chosen[0].indices) == video.sample_indices(count, 4)
+        assert list(chosen[0].indices) == frame_policy.sample_indices(count, 4)
 
 
 def _has_decord() -> bool:
@@ -406,7 +412,7 @@ def test_decord_gives_equal_frames(real_clips: list[Path], drawn: dict[str, Path
 def test_max_pixels_is_honoured(drawn: dict[str, Path], draw: ModuleType, max_pixels: int) -> None:
     frames = decode(clip_of(drawn["large.mp4"]), FramePolicy(max_pixels=max_pixels))
     _, height, width, _ = frames.frames_THWC.shape
-    assert (height, width) == video.resized_shape(480, 854, max_pixels, factor=2)
+    assert (height, width) == frame_policy.resized_shape(480, 854, max_pixels, factor=2)
     assert height * width <= max_pixels
     assert numbers(draw, frames) == [0, 3, 6, 9]
 

@@ -50,7 +50,10 @@ def test_a_clip_that_breaks_while_it_is_read_follows_the_policy(
     good = split.documents[0]["clip"]
     assert good is not None
     folder = tmp_path / "data" / "MUStARD"
-    tsv(folder / "test.tsv", [("1_1", "A rather longer sentence, asked first.", "sincere"), ("1_2", "Sure.", "sarcastic")])
+    tsv(
+        folder / "test.tsv",
+        [("1_1", "A rather longer sentence, asked first.", "sincere"), ("1_2", "Sure.", "sarcastic")],
+    )
     (folder / "video").mkdir()
     (folder / "video" / "MUStARD_1_1.mp4").write_bytes(Path(good["path"]).read_bytes())
     (folder / "video" / "MUStARD_1_2.mp4").write_bytes(b"this is no video" * 100)
@@ -64,7 +67,9 @@ def test_a_clip_that_breaks_while_it_is_read_follows_the_policy(
     for policy, asked in (("skip", 1), ("text", 2)):
         ran = mmla(*command, "--on_bad_clip", policy, "--run_dir", tmp_path / policy)
         assert ran.status == 0, ran.err
-        block = json.loads((tmp_path / policy / "results.json").read_text())["mmla"]["tasks"]["mmla_speaking_style_mustard"]
+        block = json.loads((tmp_path / policy / "results.json").read_text())["mmla"]["tasks"][
+            "mmla_speaking_style_mustard"
+        ]
         assert block["counts"]["asked"] == asked
 
 
@@ -75,7 +80,17 @@ def _labels() -> dict[str, list[str]]:
 
 
 def test_a_text_model_on_a_video_task_names_the_text_task(smollm2: Path, mmla: Callable[..., Any]) -> None:
-    ran = mmla("run", "--model", "mmla-hf", "--model_args", f"pretrained={smollm2}", "--tasks", "mmla_intent", "--data_dir", "sample")
+    ran = mmla(
+        "run",
+        "--model",
+        "mmla-hf",
+        "--model_args",
+        f"pretrained={smollm2}",
+        "--tasks",
+        "mmla_intent",
+        "--data_dir",
+        "sample",
+    )
     assert ran.status == 2
     assert "the model takes no video, which mmla_intent_mintrec shows" in ran.err
     assert "--tasks mmla_intent_text" in ran.err

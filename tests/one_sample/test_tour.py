@@ -45,8 +45,10 @@ def test_one_sample_from_yaml_to_score_card(tmp_path: Path, monkeypatch: pytest.
     }  # fmt: skip
 
     # 6 frames: the only place that opens a video
-    video = pytest.importorskip("harness_ext.video")
-    frames = video.decode(clip, video.FramePolicy.from_args(), who=NAME)
+    from harness_ext import video
+    from harness_ext.frame_policy import FramePolicy
+
+    frames = video.decode(clip, FramePolicy.from_args(), who=NAME)
     assert frames.frames_THWC.shape[0] == 4 and frames.frames_THWC.dtype == "uint8"
     assert frames.fingerprint["indices"] == list(frames.indices)
 
