@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from harness_ext.taskfile import Fault, TaskFile, faults_error, key_faults, prompt_faults, read_task_file, value_faults
+from harness_ext.taskfile import (
+    Fault,
+    NoTaskFileError,
+    TaskFile,
+    faults_error,
+    key_faults,
+    member_faults,
+    prompt_faults,
+    read_task_file,
+    value_faults,
+)
 from mmla_tasks.errors import UsageError, suggest
 
 TEXT_SUFFIX = "_text"
@@ -47,6 +58,10 @@ class Catalogue:
                         next="give one of them another `task:` name",
                     )
                 files[file.name] = file
+        for file in files.values():
+            faults = list(member_faults(file, files)) if file.is_group else []
+            if faults:
+                raise faults_error(file.path, faults)
         return cls(files)
 
     def leaves(self, name: str) -> list[str]:
@@ -58,7 +73,7 @@ class Catalogue:
         """Check the names a user asked for and apply ``--modality text``.
 
         Args:
-            names: Task and group names.
+            names: Task and group names, tags, and patterns such as ``mmla_*_text``.
             modality: With ``text``, a name is replaced by its text-only twin where there is one.
 
         Returns:
@@ -69,6 +84,7 @@ class Catalogue:
         """
         if not names:
             raise UsageError("no tasks are named", next="--tasks mmla_intent      mmla ls shows all names")
+        names = [match for name in names for match in self._matches(name)]
         unknown = [name for name in names if name not in self.files]
         if unknown:
             raise self._unknown(unknown)
@@ -76,6 +92,13 @@ class Catalogue:
         resolved = [twin.get(name, name) for name in names]
         self._refuse_twice(resolved)
         return resolved
+
+    def _matches(self, name: str) -> list[str]:
+        """Names that a pattern or a tag stands for; any other name stands for itself."""
+        if any(sign in name for sign in "*?["):
+            return fnmatch.filter(self.files, name) or [name]
+        tagged = [file.name for file in self.files.values() if not file.is_group and name in _tags(file)]
+        return tagged if tagged and name not in self.files else [name]
 
     def _unknown(self, names: Sequence[str]) -> UsageError:
         hints = {name: suggest(name, self.files) or "nothing is named like it" for name in names}
@@ -96,6 +119,11 @@ class Catalogue:
                 holder[leaf] = name
 
 
+def _tags(file: TaskFile) -> list[str]:
+    tags = file.config.get("tag") or []
+    return [tags] if isinstance(tags, str) else list(tags)
+
+
 def read_folder(folder: Path) -> list[TaskFile]:
     """Read every YAML below a folder; files that are neither our tasks nor groups are left to lm-eval.
 
@@ -104,7 +132,10 @@ def read_folder(folder: Path) -> list[TaskFile]:
     """
     files = []
     for path in sorted(folder.rglob("*.yaml")):
-        file = read_task_file(path)
+        try:
+            file = read_task_file(path)
+        except NoTaskFileError:
+            continue  # some other YAML; `mmla check` names it
         if file.is_group or file.is_label_task:
             refuse_faults(file)
             files.append(file)

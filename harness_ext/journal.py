@@ -20,19 +20,22 @@ from mmla_tasks.errors import RunFolderError
 FILE_NAME = "answers.jsonl"
 
 
-def request_key(request: Request, *, model: Mapping[str, Any], clip_digest: str | None) -> str:
+def request_key(request: Request, *, model: Mapping[str, Any], clip_digest: str | None, seed: int | None = None) -> str:
     """Hash of everything an answer depends on.
 
     Args:
-        request: Its task, id, prompt, labels and decoding count.
+        request: Its task and version, id, prompt, labels and decoding count.
         model: Identity of model, adapter, answer mode and frame policy.
-        clip_digest: Digest of the clip's file; None without clip.
+        clip_digest: Digest of the clip's file and span; None without a readable clip.
+        seed: The torch seed, which counts where answers are sampled.
     """
     parts = {
         "task": request.task,
+        "version": request.version,
         "id": request.id,
         "prompt": request.prompt,
-        "fallback": request.fallback,
+        "chat": request.chat,
+        "seed": seed if request.gen_kwargs.get("do_sample") else None,
         "labels": request.labels,
         "answer_prefix": request.answer_prefix,
         "gen_kwargs": dict(request.gen_kwargs),
@@ -104,9 +107,7 @@ class Journal:
         self.close()
 
     def _load(self) -> None:
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
+        data = self.path.read_bytes() if self.path.exists() else b""
         for line in data.split(b"\n"):
             if not line.strip():
                 continue

@@ -34,6 +34,8 @@ class Request:
     """Whether a chat template was applied to `prompt`."""
     fallback: str | None = None
     """The same question without video, final too; set when a bad clip is to be asked as text."""
+    version: int = 1
+    """The task's version: a change to prompts, parsing or scoring asks anew."""
     gold: str = ""
     """The document's label. Only scripted backends (`mmla-echo`) may read it."""
 
@@ -50,6 +52,7 @@ class Response(str):
         truncated: Generation ended at the token limit and not at an end token.
         skipped: The clip is bad and the policy is `skip`; the text is empty and nothing is scored.
         as_text: The clip is bad and the question was asked without video.
+        prompt: The prompt that was sent, where it is not the request's own (`as_text`).
         label_scores: `rank` only: label -> summed log-probability (natural log) of the label's own tokens.
         label_tokens: `rank` only: label -> number of those tokens.
         frames: Fingerprint of the frames that were shown (see `harness_ext.video.Frames.fingerprint`).
@@ -58,11 +61,13 @@ class Response(str):
     """
 
     FIELDS = (
-        "truncated", "skipped", "as_text", "label_scores", "label_tokens", "frames", "prompt_tokens", "new_tokens",
+        "truncated", "skipped", "as_text", "prompt",
+        "label_scores", "label_tokens", "frames", "prompt_tokens", "new_tokens",
     )  # fmt: skip
     truncated: bool
     skipped: bool
     as_text: bool
+    prompt: str | None
     label_scores: dict[str, float] | None
     label_tokens: dict[str, int] | None
     frames: dict[str, Any] | None
@@ -76,6 +81,7 @@ class Response(str):
         truncated: bool = False,
         skipped: bool = False,
         as_text: bool = False,
+        prompt: str | None = None,
         label_scores: dict[str, float] | None = None,
         label_tokens: dict[str, int] | None = None,
         frames: dict[str, Any] | None = None,
@@ -87,6 +93,7 @@ class Response(str):
         self.truncated = truncated
         self.skipped = skipped
         self.as_text = as_text
+        self.prompt = prompt
         self.label_scores = label_scores
         self.label_tokens = label_tokens
         self.frames = frames

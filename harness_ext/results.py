@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness_ext.masking import masked
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 from mmla_tasks.scorers import confusion_matrix, outcome_counts, per_class
 from mmla_tasks.statistics import (
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Version of the `mmla` block; raised when a reader of older results would misread it."""
-
-BENCHMARK = ("mmla", "mmla_text")
-"""Groups whose average is the benchmark's, if nothing is missing."""
 
 _PACKAGES = ("mmla-eval", "lm_eval", "numpy", "scikit-learn", "jinja2")
 
@@ -69,7 +67,7 @@ def build_results(
     schema = {k: v for k, v in evaluated.items() if k != "samples"}
     return {
         **schema,
-        "results": {name: _sorted_metrics(values) for name, values in schema["results"].items()},
+        "results": {name: _without_nan(values) for name, values in schema["results"].items()},
         "config": _config(backend, options),
         "mmla": {
             "schema": SCHEMA,
@@ -93,18 +91,24 @@ def build_results(
     }
 
 
-def sample_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def sample_rows(rows: Sequence[Mapping[str, Any]], note: str | None = None) -> Iterator[dict[str, Any]]:
     """One row per document for the samples file: lm-eval's keys, what was said, and what it means.
+
+    Args:
+        rows: lm-eval's logged samples of one task.
+        note: What must stand beside every row.
 
     The pairs that every corpus metric reduces are left out: gold and answer already say them.
     """
     for row in rows:
         response, answer = row["resps"][0][0], row["filtered_resps"][0]
+        prompt = response.prompt or row["arguments"][0][0]
         yield {
+            **({"note": note} if note else {}),
             "doc_id": row["doc_id"],
             "doc": _portable(row["doc"]),
             "target": row["target"],
-            "arguments": [[arguments[0], arguments[1]] for arguments in row["arguments"]],
+            "arguments": [[prompt, row["arguments"][0][1]]],
             "resps": [[str(response)]],
             "filtered_resps": [str(answer)],
             "answer": {
@@ -114,12 +118,12 @@ def sample_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
                 "released": answer.released,
                 "truncated": answer.truncated,
             },
-            "response": {k: v for k, v in response.to_dict().items() if k != "response"},
+            "response": {k: v for k, v in response.to_dict().items() if k not in ("response", "prompt")},
             **_label_probabilities(response),
             "filter": row["filter"],
             **({"acc": row["acc"]} if "acc" in row else {}),
             "doc_hash": row["doc_hash"],
-            "prompt_hash": row["prompt_hash"],
+            "prompt_hash": hashlib.sha256(prompt.encode()).hexdigest(),
             "target_hash": row["target_hash"],
         }
 
@@ -235,10 +239,11 @@ def _notes(
         yield SAMPLE_NOTE
     if options.model == "mmla-echo":
         yield f"answers by the echo rule `{backend.rule}`, not by a model: scores mean nothing"
-    if options.limit is not None:
-        yield f"limited to {options.limit:g} {'rows' if options.limit >= 1 else 'of the rows'} per task (--limit)"
-    if options.samples is not None:
-        yield "chosen rows only (--samples)"
+    asked = sum(len(rows) for rows in evaluated["samples"].values())
+    there = sum(len(task.eval_docs) for task in tasks.values())
+    if asked < there:
+        how = f"--limit {options.limit:g}" if options.limit is not None else "--samples"
+        yield f"a partial set: {asked:,} of {there:,} rows ({how})"
     if left_out:
         names = ", ".join(item.dataset for item in left_out)
         total = len(left_out) + len(tasks)
@@ -252,7 +257,7 @@ def _notes(
             yield f"{name}: {skipped:,} rows skipped because of bad clips; scores are over the rest"
 
 
-def _sorted_metrics(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: (None if isinstance(value, float) and math.isnan(value) else value) for key, value in values.items()}
 
 
@@ -260,7 +265,7 @@ def _config(backend: Any, options: RunOptions) -> dict[str, Any]:
     """lm-eval's ``config`` block."""
     return {
         "model": options.model,
-        "model_args": dict(options.model_args),
+        "model_args": masked(options.model_args),
         "batch_size": options.batch_size,
         "limit": options.limit,
         "samples": dict(options.samples) if options.samples is not None else None,
@@ -309,5 +314,6 @@ def _versions(backend: Any) -> dict[str, str]:
 def _prompts_digest(rows: Sequence[Mapping[str, Any]]) -> str:
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(row["prompt_hash"].encode())
+        prompt = row["resps"][0][0].prompt or row["arguments"][0][0]
+        digest.update(hashlib.sha256(prompt.encode()).digest())
     return digest.hexdigest()

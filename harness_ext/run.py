@@ -13,18 +13,21 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness_ext.catalogue import Catalogue, yaml_folder
+from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, yaml_folder
+from harness_ext.decoding import decoding
 from harness_ext.plugin import BACKENDS
 from harness_ext.requests import ANSWER_MODES
 from harness_ext.results import LeftOut, build_results, sample_rows
-from harness_ext.run_folder import RunFolder
+from harness_ext.run_folder import SAMPLES, RunFolder
+from harness_ext.masking import masked
 from harness_ext.session import Progress, Session, missing_clip, session
 from harness_ext.taskfile import MODALITIES
 from mmla_tasks.errors import MissingExtraError, MmlaError, ModelError, UsageError, suggest
+from mmla_tasks.root import SAMPLE_NOTE
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,11 @@ class RunOptions:
             )
         if self.limit is not None and self.samples is not None:
             raise UsageError("--limit and --samples exclude each other", next="leave one of them out")
+        if self.limit is not None and not self.limit > 0:
+            raise UsageError(f"--limit {self.limit:g} asks for no row", next="write a count, or a share below 1")
+        if self.num_fewshot is not None and self.num_fewshot < 0:
+            raise UsageError(f"--num_fewshot {self.num_fewshot} is below 0")
+        decoding(self.gen_kwargs)
 
     @property
     def answer_mode(self) -> str:
@@ -115,29 +123,36 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
     names = catalogue.resolve(list(options.tasks), options.modality)
     with ExitStack() as stack:
         folder = stack.enter_context(_open_folder(options)) if options.run_dir else None
-        with _quiet_lm_eval():
+        with _quiet_lm_eval(options.write_out):
             loaded = load_tasks(names, options)
             left_out = _leave_out_without_clips(loaded, options, catalogue)
+            options = replace(options, samples=_chosen_rows(options, loaded["tasks"], left_out))
             asked = _asked_documents(loaded["tasks"], options)
             _check_clips(loaded["tasks"], asked, options)
             clock.lap("tasks")
             backend = _load_backend(options, loaded["tasks"], asked)
+            if folder:
+                folder.claim()
             clock.lap("load")
             for line in _opening_lines(backend, options, folder, left_out):
                 say(line)
             active = Session(
-                journal=folder.journal if folder else None, progress=progress, on_bad_clip=options.on_bad_clip
+                journal=folder.journal if folder else None,
+                progress=progress,
+                on_bad_clip=options.on_bad_clip,
+                seed=options.seed[2] if len(options.seed) > 2 else None,
             )
             with session(active):
                 evaluated = _evaluate(backend, loaded, options)
         clock.lap("answer and score")
         results = build_results(evaluated, loaded, backend, options, left_out=left_out, root=_root(loaded["tasks"]))
-        samples = {task: list(sample_rows(rows)) for task, rows in evaluated["samples"].items()}
+        note = SAMPLE_NOTE if results["mmla"]["notes"][:1] == [SAMPLE_NOTE] else None
+        samples = {task: list(sample_rows(rows, note)) for task, rows in evaluated["samples"].items()}
         clock.lap("report")
         results["timings"] = clock.seconds
         outcome = RunOutcome(results, samples, found=active.found)
         if folder:
-            outcome.written = _write(folder, outcome)
+            outcome.written = _write(folder, outcome, options)
     return outcome
 
 
@@ -153,7 +168,7 @@ def _folder_identity(options: RunOptions) -> dict[str, Any]:
     }
     return {
         "model": options.model,
-        "model_args": args,
+        "model_args": masked(args),
         "answer": options.answer_mode,
         "protocol": options.protocol,
         "modality": options.modality or "as the tasks say",
@@ -162,7 +177,6 @@ def _folder_identity(options: RunOptions) -> dict[str, Any]:
         "fewshot_seed": options.seed[-1],
         "chat_template": options.apply_chat_template,
         "system_instruction": options.system_instruction,
-        "on_bad_clip": options.on_bad_clip,
     }
 
 
@@ -236,20 +250,47 @@ def _asked_documents(tasks: Mapping[str, Any], options: RunOptions) -> dict[str,
     return asked
 
 
+def _chosen_rows(
+    options: RunOptions, tasks: Mapping[str, Any], left_out: Sequence[LeftOut]
+) -> dict[str, list[int]] | None:
+    """Check ``--samples`` against the tasks: lm-eval would run all rows of a task that it does not name.
+
+    Returns:
+        Leaf name -> row numbers, under the names of the tasks that run; None without ``--samples``.
+    """
+    if options.samples is None:
+        return None
+    gone = {item.task for item in left_out}
+    chosen = {_running_name(name, tasks, options): rows for name, rows in options.samples.items() if name not in gone}
+    for name, rows in chosen.items():
+        if name not in tasks:
+            raise UsageError(
+                f"--samples names {name}, which is not run", hint=suggest(name, tasks), runs=", ".join(tasks)
+            )
+        count = len(tasks[name].eval_docs)
+        bad = [row for row in rows if not isinstance(row, int) or isinstance(row, bool) or not 0 <= row < count]
+        if not rows or bad:
+            why = f"row {bad[0]!r}" if bad else "no row"
+            raise UsageError(f"--samples asks for {why} of {name}", rows=f"0 to {count - 1}")
+    unnamed = [name for name in tasks if name not in chosen]
+    if unnamed:
+        raise UsageError(f"--samples names no rows of {', '.join(unnamed)}", next="name rows, or leave the task out")
+    return chosen
+
+
+def _running_name(name: str, tasks: Mapping[str, Any], options: RunOptions) -> str:
+    twin = name + TEXT_SUFFIX
+    return twin if options.modality == "text" and name not in tasks and twin in tasks else name
+
+
 def _check_clips(tasks: Mapping[str, Any], asked: Mapping[str, list[Any]], options: RunOptions) -> None:
     """Find missing and empty clips before a model is loaded, so that a run does not fail after hours."""
     if options.on_bad_clip != "error":
         return
     for name, documents in asked.items():
         bad = [d for d in documents if d["clip"] is not None and not d["clip"]["size"]]
-        if not bad or not tasks[name].has_video:
-            continue
-        from harness_ext.requests import Request
-
-        first = bad[0]
-        stub = Request(name, first["id"], "", (), "", {}, clip=first["clip"])
-        error = missing_clip(stub, also=len(bad) - 1)
-        raise error
+        if bad and tasks[name].has_video:
+            raise missing_clip(name, bad[0]["id"], bad[0]["clip"], also=len(bad) - 1)
 
 
 def _root(tasks: Mapping[str, Any]) -> Any:
@@ -280,17 +321,19 @@ def _load_backend(options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[
             f"the model takes no video, which {video[0]} shows",
             model=options.model_args.get("pretrained", options.model),
             also=f"{len(video) - 1} more tasks" if len(video) > 1 else None,
-            next=f"--tasks {' '.join(_text_names(options, video))}      or --modality text",
+            next=_without_video(options),
         )
     if hasattr(backend, "prepare"):
         backend.prepare(tasks, {name: [d["id"] for d in documents] for name, documents in asked.items()})
     return backend
 
 
-def _text_names(options: RunOptions, video: Sequence[str]) -> list[str]:
-    return [name if name.endswith("_text") else f"{name}_text" for name in options.tasks] or [
-        f"{n}_text" for n in video
-    ]
+def _without_video(options: RunOptions) -> str:
+    """How to ask the same without video: the text twins by name, where there are any."""
+    known = Catalogue.load(options.include_path).files
+    twins = [name + TEXT_SUFFIX for name in options.tasks if name + TEXT_SUFFIX in known]
+    named = f"--tasks {' '.join(twins)}      or " if len(twins) == len(options.tasks) else ""
+    return f"{named}--modality text"
 
 
 def _run_wide(options: RunOptions) -> dict[str, Any]:
@@ -320,7 +363,7 @@ def _evaluate(backend: Any, loaded: Mapping[str, Any], options: RunOptions) -> d
 
     for task in loaded["tasks"].values():
         if options.gen_kwargs:
-            task.set_config("generation_kwargs", dict(options.gen_kwargs), update=True)
+            task.set_config("generation_kwargs", decoding(task.config.generation_kwargs, options.gen_kwargs))
         if options.num_fewshot is not None:
             task.set_config("num_fewshot", options.num_fewshot)
         task.set_fewshot_seed(options.seed[-1])
@@ -352,7 +395,7 @@ def chat_template_applied(backend: Any, options: RunOptions) -> bool:
 
 
 @contextmanager
-def _quiet_lm_eval() -> Iterator[None]:
+def _quiet_lm_eval(write_out: bool) -> Iterator[None]:
     """lm-eval shows a tqdm bar and log lines per task; progress and the end table say it once."""
     import lm_eval.api.task as lm_eval_task
 
@@ -362,7 +405,9 @@ def _quiet_lm_eval() -> Iterator[None]:
     logger = logging.getLogger("lm_eval")
     shown, level = lm_eval_task.tqdm, logger.level
     lm_eval_task.tqdm = plain
-    logger.setLevel(os.environ.get("LMEVAL_LOG_LEVEL", "ERROR"))
+    logger.setLevel(os.environ.get("LMEVAL_LOG_LEVEL", "INFO" if write_out else "ERROR"))
+    if write_out and not logging.getLogger().handlers:
+        logging.basicConfig(format="%(message)s")
     try:
         yield
     finally:
@@ -379,19 +424,24 @@ def _opening_lines(
     described = backend.describe() if hasattr(backend, "describe") else options.model
     yield f"{described}  answers: {options.answer_mode}  protocol: {options.protocol}"
     if folder:
-        torn = f" ({folder.journal.torn_lines} torn line left aside)" if folder.journal.torn_lines else ""
+        count = folder.journal.torn_lines
+        torn = f" ({count} torn line{'s' * (count > 1)} left aside)" if count else ""
         yield f"journal  {folder.journal.path.parent}   {len(folder.journal):,} answers found{torn}"
     for item in left_out:
         yield f"left out {item.task}: {item.why}; {item.next_step}"
 
 
-def _write(folder: RunFolder, outcome: RunOutcome) -> list[Path]:
+def _write(folder: RunFolder, outcome: RunOutcome, options: RunOptions) -> list[Path]:
+    """Write samples, results and score card; with ``--predict_only`` the samples alone."""
     from harness_ext.reports.scorecard import score_card
 
+    folder.keep_earlier({task: counts["effective"] for task, counts in outcome.results["n-samples"].items()})
     for task, rows in outcome.samples.items():
         folder.write_samples(task, rows)
+    if options.predict_only:
+        return [folder.path / SAMPLES]
     written = [folder.write_results(outcome.results), folder.write_score_card(score_card(outcome.results))]
-    return [written[0], folder.path / "samples", written[1]]
+    return [written[0], folder.path / SAMPLES, written[1]]
 
 
 class _Clock:
@@ -426,7 +476,11 @@ def evaluate(model: str, tasks: Sequence[str] | str, **options: Any) -> dict[str
     Example:
         >>> results = evaluate("mmla-echo", "mmla_intent_text", data_dir="sample", limit=2)  # doctest: +SKIP
     """
-    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    names = tasks.split(",") if isinstance(tasks, str) else list(tasks)
+    if isinstance(options.get("model_args"), str):
+        from lm_eval.utils import simple_parse_args_string
+
+        options["model_args"] = simple_parse_args_string(options["model_args"])
     unknown = [name for name in options if name not in RunOptions.__dataclass_fields__]
     if unknown:
         raise UsageError(

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from harness_ext.journal import Journal
-from mmla_tasks.errors import RunFolderError
+from mmla_tasks.errors import OtherRunError, RunFolderError
 
 MANIFEST = "run.json"
 RESULTS = "results.json"
@@ -29,8 +29,8 @@ class RunFolder:
             decoding. JSON-plain.
 
     Raises:
-        RunFolderError: it belongs to a run that differs (every difference is listed), another process works in it,
-            or it cannot be written.
+        OtherRunError: it belongs to a run that differs (every difference is listed), or another process works in it.
+        RunFolderError: it cannot be written.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -42,8 +42,8 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock()
-            self._claim()
             self.journal = self._stack.enter_context(Journal(self.path / JOURNAL))
+            self._refuse_other_runs()
         except OSError as error:
             self._stack.close()
             raise self._unwritable(self.path, error) from None
@@ -64,36 +64,57 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise RunFolderError(
+            raise OtherRunError(
                 f"another process is at work in {self.path}", next="wait for it, or name another --run_dir"
             ) from None
         self._stack.callback(lock.release)
 
-    def _claim(self) -> None:
+    def _refuse_other_runs(self) -> None:
+        """A folder without answers belongs to nobody: the command that made it may have failed at its start."""
         manifest = self.path / MANIFEST
-        if not manifest.exists():
-            self._write_text(manifest, _dumped(self.identity))
+        if not manifest.exists() or not len(self.journal):
             return
-        try:
-            owner = json.loads(manifest.read_text(encoding="utf-8"))
-        except ValueError:
-            raise RunFolderError(
-                "run.json of this folder is damaged", file=manifest, next="name another --run_dir"
-            ) from None
+        owner = _read_mapping(manifest)
+        if owner is None:
+            raise OtherRunError("run.json of this folder is damaged", file=manifest, next="name another --run_dir")
         differences = list(_differences(owner, self.identity))
         if differences:
-            raise RunFolderError(
+            raise OtherRunError(
                 f"{self.path} belongs to a run that differs",
                 differs="\n".join(differences),
                 next="name another --run_dir, or repeat the command that made it",
             )
 
+    def claim(self) -> None:
+        """Write down whose folder this is. Called once the model is loaded, so that a failed start claims nothing.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        self._write_text(self.path / MANIFEST, _dumped(self.identity))
+
+    def keep_earlier(self, rows: Mapping[str, int]) -> Path | None:
+        """Move results, samples and score card aside when they cover what the new ones do not.
+
+        Args:
+            rows: Leaf task -> rows of the new results.
+
+        Returns:
+            The folder ``earlier-N`` they are in now; None when nothing would be lost.
+        """
+        before = (_read_mapping(self.path / RESULTS) or {}).get("n-samples") or {}
+        if all(rows.get(task, 0) >= counts["effective"] for task, counts in before.items()):
+            return None
+        aside = self.path / f"earlier-{1 + sum(1 for _ in self.path.glob('earlier-*'))}"
+        aside.mkdir()
+        for name in (RESULTS, SAMPLES, SCORE_CARD):
+            if (self.path / name).exists():
+                (self.path / name).rename(aside / name)
+        return aside
+
     def write_results(self, results: Mapping[str, Any]) -> Path:
-        """Write results.json; earlier results over other tasks or more rows are kept under another name."""
-        path = self.path / RESULTS
-        if path.exists():
-            self._keep_earlier(path, results)
-        return self._write_text(path, _dumped(results))
+        """Write results.json."""
+        return self._write_text(self.path / RESULTS, _dumped(results))
 
     def write_samples(self, task: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write the samples of one task as JSONL."""
@@ -103,17 +124,6 @@ class RunFolder:
     def write_score_card(self, markdown: str) -> Path:
         """Write scorecard.md."""
         return self._write_text(self.path / SCORE_CARD, markdown)
-
-    def _keep_earlier(self, path: Path, results: Mapping[str, Any]) -> None:
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))["n-samples"]
-        except (ValueError, KeyError):
-            return
-        now = results["n-samples"]
-        lost = [t for t, n in before.items() if t not in now or now[t]["effective"] < n["effective"]]
-        if lost:
-            number = 1 + sum(1 for _ in self.path.glob("results-*.json"))
-            path.rename(path.with_name(f"results-{number}.json"))
 
     def _write_text(self, path: Path, text: str) -> Path:
         """Write beside, then rename: a reader, or a full disk, never sees half a file.
@@ -139,6 +149,15 @@ class RunFolder:
             why=error.strerror or error,
             next="free space or name another --run_dir; answers already in the journal are kept",
         )
+
+
+def _read_mapping(path: Path) -> dict[str, Any] | None:
+    """The object of a JSON file; None when there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _dumped(value: Any) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from harness_ext.journal import Journal, request_key
 from harness_ext.requests import Request, Response
 from mmla_tasks.errors import ClipError, UsageError
+from mmla_tasks.records import Clip
 
 
 class Backend(Protocol):
@@ -59,6 +60,8 @@ class Session:
     journal: Journal | None = None
     progress: Progress | None = None
     on_bad_clip: str = "error"
+    seed: int | None = None
+    """Torch seed, part of the key of sampled answers."""
     found: int = 0
     """Answers that were taken from the journal."""
     asked: int = 0
@@ -98,7 +101,7 @@ def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:
         todo = [n for n in range(len(requests)) if n not in responses]
         for n, response in _answers(backend, [requests[n] for n in todo], active):
             index = todo[n]
-            if active.journal is not None:
+            if active.journal is not None and not response.skipped:
                 active.journal.add(keys[index], requests[index], response)
             if active.progress is not None:
                 active.progress.advance(requests[index].task, response)
@@ -126,25 +129,36 @@ def _keys(backend: Backend, requests: Sequence[Request], active: Session) -> lis
     policy = getattr(backend, "frame_policy", None)
     shown_how = {**asked_how, "frame_policy": policy.to_dict()} if policy is not None else asked_how
     return [
-        request_key(r, model=shown_how if r.clip else asked_how, clip_digest=_clip_digest(r, active)) for r in requests
+        request_key(
+            request,
+            model=shown_how if request.clip else asked_how,
+            clip_digest=_clip_digest(request, active),
+            seed=active.seed,
+        )
+        for request in requests
     ]
 
 
 def _clip_digest(request: Request, active: Session) -> str | None:
+    """Digest of a clip's file with its span; None for a file that cannot be read, which the policy settles later."""
     clip = request.clip
-    if clip is None or clip["size"] is None:
+    if clip is None or not clip["size"]:
         return None
     at = (clip["path"], clip["size"], clip["mtime_ns"])
     if at not in active.clip_digests:
         from harness_ext.video import clip_digest
 
-        span = f":{clip['start_seconds']}:{clip['end_seconds']}"
-        active.clip_digests[at] = clip_digest(clip) + span
-    return active.clip_digests[at]
+        try:
+            active.clip_digests[at] = clip_digest(clip, who=f"{request.task} id {request.id}")
+        except ClipError:
+            return None
+    return f"{active.clip_digests[at]}:{clip['start_seconds']}:{clip['end_seconds']}"
 
 
 def _journaled(active: Session, key: str) -> Response | None:
-    return active.journal.get(key) if active.journal is not None else None
+    """The journal's answer, unless it was given without video and the policy for bad clips is no longer `text`."""
+    found = active.journal.get(key) if active.journal is not None else None
+    return None if found is not None and found.as_text and active.on_bad_clip != "text" else found
 
 
 def _answers(backend: Backend, requests: list[Request], active: Session) -> Iterator[tuple[int, Response]]:
@@ -160,11 +174,11 @@ def _answers(backend: Backend, requests: list[Request], active: Session) -> Iter
             case "text" if request.fallback is not None:
                 ready.append((n, replace(request, clip=None, prompt=request.fallback, fallback=None)))
             case _:
-                raise missing_clip(request)
+                raise missing_clip(request.task, request.id, request.clip)
     for m, response in _asked_once(backend, [request for _, request in ready], active):
         n, request = ready[m]
-        if requests[n].clip is not None and request.clip is None:
-            response = response.with_(as_text=True)
+        if requests[n].clip is not None and (request.clip is None or response.as_text):
+            response = response.with_(as_text=True, prompt=requests[n].fallback)
         yield n, response
 
 
@@ -192,18 +206,16 @@ def _is_sampled(request: Request) -> bool:
     return bool(request.gen_kwargs.get("do_sample"))
 
 
-def missing_clip(request: Request, also: int = 0) -> ClipError:
+def missing_clip(task: str, doc_id: str, clip: Clip, also: int = 0) -> ClipError:
     """The error for a clip that is not there or empty; `also` counts further ones of the same task."""
-    clip = request.clip
-    assert clip is not None
     missing = clip["size"] is None
     state = "is missing" if missing else "can't be read"
     return ClipError(
-        f"clip for {request.task} id {request.id} {state}",
+        f"clip for {task} id {doc_id} {state}",
         file=f"{clip['path']} ({'missing' if missing else '0 bytes'})",
         why=None if missing else "the file is empty; the archive may have been extracted only in part",
         also=f"{also:,} more clips of this task are missing or empty" if also else None,
-        next=f"get the clip, or run with --on_bad_clip skip      --tasks {request.task}_text asks without video",
+        next="get the clip, or run with --on_bad_clip skip      --modality text asks without video",
     )
 
 

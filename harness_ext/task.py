@@ -22,6 +22,7 @@ from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
 from harness_ext.catalogue import packaged_labels, refuse_faults
+from harness_ext.decoding import decoding
 from harness_ext.prompts import (
     PROMPT,
     PROMPT_RELEASED,
@@ -34,7 +35,7 @@ from harness_ext.prompts import (
     render,
 )
 from harness_ext.requests import Request
-from harness_ext.taskfile import MODALITIES, OWN_KEYS, TaskFile
+from harness_ext.taskfile import MODALITIES, OWN_KEYS, TaskFile, dataset_beside
 from mmla_tasks.answers import parse_answer
 from mmla_tasks.documents import Dataset, Documents, Split
 from mmla_tasks.errors import DataError, UsageError
@@ -44,15 +45,6 @@ from mmla_tasks.scorers import METRICS, score_document
 
 TASK_VERSION = 1
 """Raised whenever a change to prompts, parsing or scoring changes results."""
-
-DECODING: Mapping[str, Any] = {
-    "until": [],
-    "do_sample": False,
-    "temperature": 0.0,
-    "max_gen_toks": 64,
-    "repetition_penalty": 1.0,
-}
-"""Greedy, 64 new tokens, no stop strings, no repetition penalty; set explicitly so that no default leaks in."""
 
 HIDDEN_METRIC = "acc_mean"
 """Equal to `acc` in a leaf; lm-eval keeps one value per metric name and group, so the plain mean needs its own."""
@@ -233,6 +225,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         self.choices = RunChoices.from_metadata(self.metadata)
         self.modality = self._modality()
         self._splits: dict[str, Split] = {}
+        self._fallback: str | None = None
         super().__init__(config=self._lm_eval_config(config))
         self.sampler = DocumentSampler(self)
         parse = partial(LabelFilter, self.spec.labels, self.spec.dimension, rule=self.parsing_rule)
@@ -256,13 +249,11 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         self.dataset = _LazySplits(self)
 
     def _find_dataset(self) -> Dataset:
-        folder = Path(str(self.metadata.get("config_source", ""))).parent
-        beside = folder / self.spec.dataset
         self.root: DataRoot | None = None
-        if self.spec.dataset.endswith(".tsv"):
-            return Dataset.of_file(beside)
-        if folder.is_absolute() and beside.is_dir():
-            return Dataset.in_folder(beside, self.spec.dataset)
+        source = Path(str(self.metadata.get("config_source", "inline")))
+        beside = dataset_beside(source, self.spec.dataset) if source.suffix in (".yaml", ".yml") else None
+        if beside is not None:
+            return beside
         self.root = DataRoot.choose(self.choices.data_dir, self.choices.data_revision)
         with _drawing_bar(self.spec.dataset) as on_progress:
             return self.root.dataset(
@@ -325,16 +316,24 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         if num_fewshot and self.has_video:
             raise UsageError(
                 f"--num_fewshot {num_fewshot} is for text tasks; {self.spec.task} shows video",
-                next=f"--tasks {self.spec.task}_text      or --modality text",
+                next=f"--modality text      asks {self.spec.task} without video",
             )
         self.sampler.document = doc
         context: str = super().fewshot_context(doc, num_fewshot, *args, **kwargs)
+        self._fallback = self._without_video(doc, *args, **kwargs) if self.choices.on_bad_clip == "text" else None
+        return context
+
+    def _without_video(self, doc: Document, *args: Any, **kwargs: Any) -> str | None:
+        """The same question asked without video, for ``--on_bad_clip text``; None where there is none to begin with."""
+        if doc["clip"] is None:
+            return None
+        context: str = super().fewshot_context({**doc, "clip": None}, 0, *args, **kwargs)
         return context
 
     def construct_requests(self, doc: Document, ctx: str, **kwargs: Any) -> LabelInstance:
         """Make lm-eval's instance, carrying the `Request` that our backends answer."""
         chat = bool(kwargs.pop("apply_chat_template", False))
-        chat_template = kwargs.pop("chat_template", None)
+        kwargs.pop("chat_template", None)
         gen_kwargs = deepcopy(self.config.generation_kwargs)
         clip = doc["clip"] if self.has_video else None
         request = Request(
@@ -346,7 +345,8 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
             gen_kwargs=gen_kwargs,
             clip=clip,
             chat=chat,
-            fallback=self._fallback(doc, chat_template if chat else None) if clip else None,
+            fallback=self._fallback if clip else None,
+            version=TASK_VERSION,
             gold=doc["label"],
         )
         visual = ({"visual": self.doc_to_image(doc)},) if self.has_video else ()
@@ -358,16 +358,6 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
             request=request,
             **kwargs,
         )
-
-    def _fallback(self, doc: Document, chat_template: Any) -> str | None:
-        """The same question without video, for ``--on_bad_clip text``."""
-        if self.choices.on_bad_clip != "text":
-            return None
-        without_clip: Document = {**doc, "clip": None}
-        context: str = super().fewshot_context(
-            without_clip, 0, apply_chat_template=chat_template is not None, chat_template=chat_template
-        )
-        return context
 
     # --------------------------------------------------------------- scoring
 
@@ -427,7 +417,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
             raise UsageError(
                 f"{self.spec.task} is a text task: it has no video to show",
                 asked=f"--modality {asked}",
-                next=f"--tasks {self.spec.task.removesuffix('_text')}",
+                next=f"--tasks {self.spec.task.removesuffix('_text')}" if self.spec.task.endswith("_text") else None,
             )
         return asked or self.spec.modality
 
@@ -444,7 +434,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
             "doc_to_text": "text",
             "doc_to_target": "label",
             **({"doc_to_image": "clip"} if self.has_video else {}),
-            "generation_kwargs": {**deepcopy(dict(DECODING)), **(config.get("generation_kwargs") or {})},
+            "generation_kwargs": decoding(config.get("generation_kwargs") or {}),
             "metric_list": [],
             "metadata": {"version": TASK_VERSION, **self.metadata},
         }

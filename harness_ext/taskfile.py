@@ -6,7 +6,8 @@ is small on purpose: `class: !function`, `include`, and the keys of `TASK_KEYS` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 from mmla_tasks.answers import label_faults
+from mmla_tasks.documents import Dataset
 from mmla_tasks.errors import TaskFileError, suggest
 
 TASK_CLASS = "harness_ext.task.LabelTask"
@@ -90,6 +92,8 @@ class TaskFile:
     def members(self) -> tuple[str, ...]:
         """Names of a group's tasks and groups, in order."""
         listed = self.config.get("task", ())
+        if not isinstance(listed, list):
+            return ()
         return tuple(str(m.get("task") or m.get("group")) if isinstance(m, Mapping) else str(m) for m in listed)
 
     @property
@@ -110,7 +114,7 @@ def read_task_file(path: Path) -> TaskFile:
         TaskFileError: it does not parse, is no mapping, repeats a key, or includes a file that is not there.
     """
     config, lines = _read_mapping(path)
-    return TaskFile(path, _with_includes(path, config, lines, seen=(path.resolve(),)), lines)
+    return TaskFile(path, _with_includes(path, config, lines, seen=[path.resolve()]), lines)
 
 
 def faults_error(path: Path, faults: Iterable[Fault]) -> TaskFileError:
@@ -137,6 +141,14 @@ class _WithBody(TaskFileError):
         return "\n".join([super().__str__(), *self.body])
 
 
+class NoTaskFileError(_WithBody):
+    """A YAML that is no mapping: not meant as a task file, or badly meant."""
+
+    def __init__(self, path: Path) -> None:
+        fault = "  line 1   a task file is a mapping of keys, such as `task: my_task`"
+        super().__init__(TaskFileError("task file has 1 fault", file=path), [fault])
+
+
 def key_faults(file: TaskFile) -> Iterator[Fault]:
     """Unknown keys, with the nearest known one; missing keys of a label task."""
     known = GROUP_KEYS if file.is_group else TASK_KEYS
@@ -149,9 +161,28 @@ def key_faults(file: TaskFile) -> Iterator[Fault]:
             yield Fault("line 1", f"the key `{key}` is missing")
 
 
+_KINDS: Mapping[str, tuple[type, str]] = {
+    "generation_kwargs": (dict, "a mapping such as {max_gen_toks: 32}"),
+    "metadata": (dict, "a mapping such as {version: 1}"),
+    "num_fewshot": (int, "a whole number"),
+    "description": (str, "a text"),
+    "task_alias": (str, "a text"),
+}
+_NAME = re.compile(r"[\w.-]+")
+
+
 def value_faults(file: TaskFile) -> Iterator[Fault]:
     """Labels, modality and other values that cannot be meant."""
     yield from _label_faults(file)
+    for key, (kind, wanted) in _KINDS.items():
+        value = file.config.get(key)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            yield Fault(_at(file, key), f"`{key}` is {value!r}, not {wanted}")
+    if isinstance(file.config.get("task"), str) and not _NAME.fullmatch(file.config["task"]):
+        yield Fault(_at(file, "task"), f"the name `{file.config['task']}`", "letters, digits, `_`, `-` and `.` only")
+    dataset = file.config.get("dataset")
+    if isinstance(dataset, str) and Path(dataset).suffix.lower() in (".csv", ".json", ".jsonl", ".txt", ".parquet"):
+        yield Fault(_at(file, "dataset"), f"dataset `{dataset}`", "a TSV, or a folder with test.tsv")
     modality = file.config.get("modality")
     if modality is not None and modality not in MODALITIES:
         yield Fault(_at(file, "modality"), f"modality `{modality}`", f"one of: {', '.join(MODALITIES)}")
@@ -177,6 +208,28 @@ def _label_faults(file: TaskFile) -> Iterator[Fault]:
     for label in file.config.get("released_prompt_labels") or ():
         if label not in texts:
             yield Fault(_at(file, "released_prompt_labels"), f"`{label}` is not in `labels`")
+
+
+def member_faults(file: TaskFile, known: Container[str]) -> Iterator[Fault]:
+    """Members of a group that are no list or no tasks."""
+    listed = file.config.get("task")
+    if not isinstance(listed, list):
+        yield Fault(_at(file, "task"), f"`task` of a group is a list of names, not {listed!r}")
+        return
+    for member in file.members:
+        if member == file.name:
+            yield Fault(_at(file, "task"), f"group `{member}` holds itself")
+        elif member not in known:
+            near = suggest(member, known) if isinstance(known, Iterable) else None
+            yield Fault(_at(file, "task"), f"member `{member}` is no task", near or "")
+
+
+def dataset_beside(yaml_path: Path, name: str) -> Dataset | None:
+    """The data that a task brings along: a TSV or a folder beside its YAML; None when it is under the data root."""
+    beside = yaml_path.resolve().parent / name
+    if name.endswith(".tsv"):
+        return Dataset.of_file(beside)
+    return Dataset.in_folder(beside, name) if beside.is_dir() else None
 
 
 def prompt_faults(file: TaskFile) -> Iterator[Fault]:
@@ -223,14 +276,14 @@ def _read_mapping(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             value = loader.construct_document(node) if node is not None else None
         finally:
             loader.dispose()
-    except OSError as error:
-        raise TaskFileError(f"task file {path.name} cannot be read", file=path, why=error.strerror) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskFileError(f"task file {path.name} cannot be read", file=path, why=error) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "line 1"
         raise faults_error(path, [Fault(where, f"not YAML: {getattr(error, 'problem', error)}")]) from None
     if not isinstance(value, dict):
-        raise faults_error(path, [Fault("line 1", "a task file is a mapping of keys, such as `task: my_task`")])
+        raise NoTaskFileError(path)
     lines: dict[str, int] = {}
     repeated = []
     for key_node, _ in node.value:
@@ -245,16 +298,15 @@ def _read_mapping(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     return value, lines
 
 
-def _with_includes(
-    path: Path, config: dict[str, Any], lines: Mapping[str, int], seen: tuple[Path, ...]
-) -> dict[str, Any]:
+def _with_includes(path: Path, config: dict[str, Any], lines: Mapping[str, int], seen: list[Path]) -> dict[str, Any]:
     included = config.pop("include", None)
     merged: dict[str, Any] = {}
     for name in included if isinstance(included, list) else [included] if included else []:
         target = (path.parent / str(name)).resolve()
         if target in seen or not target.is_file():
-            why = "includes itself" if target in seen else "is not there"
+            why = "is included twice" if target in seen else "is not there"
             raise faults_error(path, [Fault(f"line {lines.get('include', 1)}", f"included file {name} {why}")])
         other, other_lines = _read_mapping(target)
-        merged |= _with_includes(target, other, other_lines, (*seen, target))
+        seen.append(target)
+        merged |= _with_includes(target, other, other_lines, seen)
     return merged | config

@@ -7,7 +7,8 @@ MmlaError                 shown to the user without a traceback, exit status 2
 ├─ ClipError              a video clip: missing, empty, unreadable
 ├─ ModelError             a model, adapter, tokenizer or backend argument
 ├─ MissingExtraError      a package that an optional extra installs
-└─ RunFolderError         a run folder that belongs to another run, or cannot be written
+└─ RunFolderError         a run folder that cannot be written
+   └─ OtherRunError       a run folder that belongs to another run, or is in use
 """
 
 from __future__ import annotations
@@ -80,7 +81,11 @@ class MissingExtraError(MmlaError):
 
 
 class RunFolderError(MmlaError):
-    """A run folder that belongs to another run, or cannot be written."""
+    """A run folder that cannot be written."""
+
+
+class OtherRunError(RunFolderError):
+    """A run folder that belongs to another run, or is in use."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str | None:

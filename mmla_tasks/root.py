@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmla_tasks.documents import Dataset
-from mmla_tasks.errors import DataError, MmlaError
+from mmla_tasks.errors import DataError, MmlaError, UsageError
 from mmla_tasks.sources import HUB_REPOSITORY, SOURCES, SPLITS
 
 DATA_DIR_VARIABLE = "MMLA_DATA_DIR"
@@ -41,6 +41,12 @@ class DataRoot:
         given, origin = (
             (str(data_dir), "--data_dir") if data_dir else (os.environ.get(DATA_DIR_VARIABLE, ""), DATA_DIR_VARIABLE)
         )
+        if revision and given:
+            raise UsageError(
+                f"--data_revision {revision} is for the Hub dataset, and the data root is {given}",
+                given_by=origin,
+                next="leave one of them out",
+            )
         if not given:
             return cls("hub", HUB_REPOSITORY, "default", revision)
         if given == "sample" or given.startswith("sample:"):

@@ -66,9 +66,9 @@ class EchoLM(LM):  # type: ignore[misc]
             raise ModelError(f"answer mode `{answer}` is not known", modes=", ".join(ANSWER_MODES))
         self.script = [script] if isinstance(script, str) else list(script or ())
         self.rule = "script" if self.script else rule
-        self.error_rate = float(error_rate)
-        self.unparsed_rate = float(unparsed_rate)
-        self.seed = int(seed)
+        self.error_rate = _share("error_rate", error_rate)
+        self.unparsed_rate = _share("unparsed_rate", unparsed_rate)
+        self.seed = seed
         self.answer_mode = answer
         self.history: list[Request] = []
 
@@ -142,6 +142,12 @@ class EchoLM(LM):  # type: ignore[misc]
     def tokenizer_name(self) -> str:
         """Asked by lm-eval when a chat template is applied."""
         return "mmla-echo"
+
+
+def _share(name: str, value: Any) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ModelError(f"mmla-echo: {name} is {value!r}", next="write a number from 0 to 1")
+    return float(value)
 
 
 def _made_up_scores(request: Request, label: str) -> dict[str, float]:

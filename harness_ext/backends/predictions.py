@@ -1,6 +1,7 @@
 """`mmla-predictions`: scores answers that were made elsewhere.
 
-The answers file is JSONL with rows ``{"task": leaf task name, "id": document id, "response": raw text}``.
+The answers file is JSONL with rows ``{"task": leaf task name, "id": document id, "response": raw text}``; a row may add
+``"truncated": true`` when the answer was cut at a token limit. Nothing else of a row is read.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class PredictionsLM(LM):  # type: ignore[misc]
             row = self.rows.get((request.task, request.id))
             if row is None:
                 raise DataError(f"the answers file has no answer for {request.task} id {request.id}", file=self.path)
-            yield n, Response.from_dict(row)
+            yield n, Response(row["response"], truncated=row.get("truncated", False))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[Response]:
         """Answer lm-eval's instances."""
@@ -130,7 +131,11 @@ def _read_answers(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     faults: list[str] = []
     duplicates: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError("the answers file is not UTF-8", file=path, why=error.reason, next="save it as UTF-8") from None
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         fault, row = _read_row(line)
@@ -163,8 +168,9 @@ def _read_row(line: str) -> tuple[str, dict[str, Any] | None]:
     absent = [key for key in ("task", "id", "response") if key not in row]
     if absent:
         return f"lacks {', '.join(absent)}", None
-    if not isinstance(row["response"], str):
-        return f"response is {row['response']!r}, not a text", None
+    for key, kinds in (("task", (str,)), ("id", (str, int)), ("response", (str,)), ("truncated", (bool,))):
+        if key in row and not isinstance(row[key], kinds):
+            return f"{key} is {row[key]!r}, not a {'truth value' if kinds == (bool,) else 'text'}", None
     return "", row
 
 

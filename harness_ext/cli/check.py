@@ -12,9 +12,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness_ext.catalogue import packaged_labels, static_faults, yaml_folder
-from harness_ext.taskfile import TASK_CLASS, Fault, TaskFile, faults_error, read_task_file
+from harness_ext.taskfile import (
+    TASK_CLASS,
+    Fault,
+    TaskFile,
+    dataset_beside,
+    faults_error,
+    member_faults,
+    read_task_file,
+)
 from mmla_tasks.documents import Dataset
-from mmla_tasks.errors import DataError, TaskFileError, UsageError, suggest
+from mmla_tasks.errors import DataError, TaskFileError, UsageError
 from mmla_tasks.root import DataRoot
 
 
@@ -59,7 +67,7 @@ def _check(paths: Iterable[Path], root: DataRoot | None) -> tuple[int, list[Task
             errors.append(error)
             continue
         files.append(file)
-    names = Counter(file.name for file in files)
+    names = Counter(file.name for file in files if file.config.get("group") or file.config.get("task"))
     known = {file.name for file in files} | {file.name for file in _packaged()}
     for file in files:
         faults = list(_faults(file, names, known, root))
@@ -90,9 +98,7 @@ def _faults(file: TaskFile, names: Counter[str], known: set[str], root: DataRoot
             f"the name `{file.name}` is given {names[file.name]} times",
         )
     if file.is_group:
-        for member in file.members:
-            if member not in known:
-                yield Fault(_line(file, "task"), f"member `{member}` is no task", suggest(member, known) or "")
+        yield from member_faults(file, known)
         return
     if file.config.get("class") != TASK_CLASS:
         yield Fault(_line(file, "class"), "`class` is not the label task", f"class: !function {TASK_CLASS}")
@@ -124,9 +130,7 @@ def _data_faults(file: TaskFile, root: DataRoot | None) -> Iterator[Fault]:
 
 def _dataset(file: TaskFile, root: DataRoot | None) -> Dataset | None:
     name = str(file.config["dataset"])
-    beside = file.path.parent / name
-    if name.endswith(".tsv"):
-        return Dataset.of_file(beside)
-    if beside.is_dir():
-        return Dataset.in_folder(beside, name)
-    return root.dataset(name, labels_of=packaged_labels, with_clips=False) if root else None
+    beside = dataset_beside(file.path, name)
+    if beside is not None or root is None:
+        return beside
+    return root.dataset(name, labels_of=packaged_labels, with_clips=False)

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, packaged_labels
-from harness_ext.taskfile import TaskFile
+from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, packaged_labels, yaml_folder
+from harness_ext.taskfile import TaskFile, dataset_beside
 from mmla_tasks.documents import Dataset, clip_counts
 from mmla_tasks.errors import DataError
-from mmla_tasks.root import DataRoot
+from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 from mmla_tasks.sources import SOURCES
 
 
@@ -28,7 +28,7 @@ class Holding:
     """Rows of the file, else of the released one; None when neither is known."""
     texts: bool
     clips: str
-    """``all``, ``some``, ``none``, or ``unknown`` where there are no texts."""
+    """``all``, ``some``, ``none``, ``not asked`` for a text task, or ``unknown`` where there are no texts."""
     difference: str | None
     """How the row count differs from the released one."""
     next_step: str
@@ -66,7 +66,7 @@ def _leaves(catalogue: Catalogue, group: str | None) -> list[str]:
 
 
 def _is_packaged(file: TaskFile) -> bool:
-    return str(file.config["dataset"]) in SOURCES
+    return file.path.is_relative_to(yaml_folder())
 
 
 def _holding(file: TaskFile, root: DataRoot) -> Holding:
@@ -80,19 +80,20 @@ def _holding(file: TaskFile, root: DataRoot) -> Holding:
         return Holding(file.name, dataset, len(labels), known, False, "unknown", None, _first_step(error, root))
     present, missing = clip_counts(split.documents)
     clips = "all" if not missing else "some" if present else "none"
-    if root.is_sample:
+    if file.modality == "text":
+        clips = "not asked"
+    elif root.is_sample:
         clips = "all"  # drawn when a video task first asks for them
-    step = "" if clips == "all" or not source else source.next_step_for_videos
+    step = "" if clips in ("all", "not asked") or not source else source.next_step_for_videos
     difference = None if root.is_sample else split.difference
     return Holding(file.name, dataset, len(labels), len(split.documents), True, clips, difference, step)
 
 
 def _dataset(file: TaskFile, root: DataRoot) -> Dataset:
     name = str(file.config["dataset"])
-    if name.endswith(".tsv"):
-        return Dataset.of_file(file.path.parent / name)
-    if (file.path.parent / name).is_dir():
-        return Dataset.in_folder(file.path.parent / name, name)
+    beside = dataset_beside(file.path, name)
+    if beside is not None:
+        return beside
     if root.kind == "hub":
         raise DataError("no data root", next="set MMLA_DATA_DIR or --data_dir; `mmla run` fetches texts from the Hub")
     return root.dataset(name, labels_of=packaged_labels, with_clips=False)
@@ -106,15 +107,19 @@ def _tree(catalogue: Catalogue, holdings: dict[str, Holding], root: DataRoot, gr
     shown = list(holdings.values())
     known = sum(h.rows or 0 for h in shown)
     texts, clips = sum(h.texts for h in shown), sum(h.clips == "all" for h in shown)
-    total = len(shown)
-    head = group or "mmla"
+    total, with_clips = len(shown), sum(h.clips != "not asked" for h in shown)
+    own = any(not _is_packaged(catalogue.files[h.task]) for h in shown)
+    head = group or ("mmla and your tasks" if own else "mmla")
     width = max(len(name) for name in holdings)
-    yield f"{head:<{width + 7}}{total:>2} tasks {known:>8,} test rows   texts {texts}/{total}   clips {clips}/{total}"
+    held = f"texts {texts}/{total}   clips {clips}/{with_clips}"
+    yield f"{head:<{width + 7}}{total:>2} tasks {known:>8,} test rows   {held}"
     for name, members, last in _groups(catalogue, holdings, group):
         yield f"{'└─' if last else '├─'} {name}"
         for n, member in enumerate(members):
             stem = "   " if last else "│  "
             yield f"{stem}{'└─' if n == len(members) - 1 else '├─'} {_leaf_line(holdings[member], width)}"
+    if root.is_sample:
+        yield SAMPLE_NOTE
     yield f"Every MMLA name also with {TEXT_SUFFIX}. Data from: {_whence(root)}"
 
 
@@ -131,7 +136,8 @@ def _groups(
 
 def _leaf_line(h: Holding, width: int) -> str:
     rows = "     ?" if h.rows is None else f"{h.rows:>6,}"
-    marks = f"{'✓' if h.texts else '–'} texts  {_CLIP_MARKS[h.clips]} clips"
+    clips = "text only" if h.clips == "not asked" else f"{_CLIP_MARKS[h.clips]} clips"
+    marks = f"{'✓' if h.texts else '–'} texts  {clips}"
     aside = "   ".join(part for part in (h.difference, h.next_step) if part)
     return f"{h.task:<{width}} {h.labels:>2} labels {rows} rows   {marks}   {aside}".rstrip()
 

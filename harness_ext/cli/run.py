@@ -8,11 +8,11 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mmla_tasks.errors import MmlaError, UsageError, suggest
+from harness_ext.masking import masked_text
+from mmla_tasks.errors import MmlaError, OtherRunError, UsageError, suggest
 
 EPILOG = """\
 examples:
@@ -28,7 +28,7 @@ The same command goes on where an interrupted run stopped: answers are kept in R
 
 def main(arguments: list[str]) -> int:
     """Run an evaluation and print its table."""
-    args = _with_config(_parser().parse_args(arguments), arguments)
+    args = _parser().parse_args([*_config_arguments(arguments), *arguments])
     _refuse(args)
     options = _options(args, arguments)
     return _run(options, args, console())
@@ -49,6 +49,8 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
     began = time.perf_counter()
     try:
         outcome = run(options, progress=RunProgress(console), announce=lambda line: console.print(line, markup=False))
+    except OtherRunError:
+        raise  # the same command does not go on there
     except (MmlaError, KeyboardInterrupt) as error:
         for line in _what_is_safe(options):
             error.add_note(line)
@@ -89,7 +91,8 @@ def _what_is_safe(options: Any) -> Iterator[str]:
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             count = sum(1 for _ in file)
-        yield f"{count:,} answers are safe in {path.parent}; the same command goes on from there."
+        kept = "1 answer is" if count == 1 else f"{count:,} answers are"
+        yield f"{kept} safe in {path.parent}; the same command goes on from there."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,7 +111,6 @@ def _parser() -> argparse.ArgumentParser:
     from lm_eval._cli.utils import (
         MergeDictAction,
         SplitArgs,
-        _int_or_none_list_arg_type,
         request_caching_arg_to_dict,
         try_parse_json,
     )
@@ -228,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", metavar="NAME", help="such as cuda, cuda:0, cpu")
     add(
         "--seed",
-        type=partial(_int_or_none_list_arg_type, 3, 4, "0,1234,1234,1234"),
+        type=_seeds,
         metavar="N,N,N,N",
         help="python, numpy, torch, few-shot (default 0,1234,1234,1234)",
     )
@@ -249,32 +251,53 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_config(args: argparse.Namespace, arguments: list[str]) -> argparse.Namespace:
-    """Fill arguments from ``--config`` where no flag gave them."""
-    if args.config is None:
-        return args
+def _seeds(text: str) -> list[int | None]:
+    """One seed for all, or three or four of them, as lm-eval takes them."""
+    from lm_eval._cli.utils import _int_or_none_list_arg_type
+
+    seeds: list[int | None] = _int_or_none_list_arg_type(3, 4, "0,1234,1234,1234", text)
+    return seeds
+
+
+def _config_arguments(arguments: list[str]) -> list[str]:
+    """The arguments that ``--config`` holds, to stand before those of the command line, which override them."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", "-C", type=Path)
+    path = early.parse_known_args(arguments)[0].config
+    if path is None:
+        return []
     import yaml
 
-    path = Path(args.config)
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError("the config cannot be read", file=path, why=str(error).split("\n")[0]) from None
-    known = vars(args).keys() - {"config"}
-    unknown = [key for key in given or {} if key not in known]
-    if not isinstance(given, Mapping) or unknown:
+    actions = {action.dest: action for action in _parser()._actions if action.dest not in ("help", "config")}
+    if not isinstance(given, Mapping):
+        raise UsageError("the config has no keys", file=path, next="write keys such as `model: mmla-hf`")
+    unknown = [str(key) for key in given if key not in actions]
+    if unknown:
         raise UsageError(
-            f"the config has {'unknown keys: ' + ', '.join(unknown) if unknown else 'no keys'}",
-            file=path,
-            hint=suggest(unknown[0], known) if unknown else None,
+            f"the config has unknown keys: {', '.join(unknown)}", file=path, hint=suggest(unknown[0], actions)
         )
-    defaults = vars(_parser().parse_args([]))
-    for key, value in given.items():
-        if getattr(args, key) == defaults[key]:
-            setattr(args, key, Path(value) if key == "run_dir" else value)
-    if isinstance(args.tasks, str):
-        args.tasks = args.tasks.split(",")
-    return args
+    return [word for key, value in given.items() for word in _as_words(key, value, actions[key])]
+
+
+def _as_words(key: str, value: Any, action: argparse.Action) -> list[str]:
+    """A key of the config as it would be typed."""
+    import json
+
+    if value is None or (value is False and action.nargs == 0):
+        return []
+    if action.nargs == 0:
+        return [f"--{key}"]
+    if isinstance(value, Mapping):
+        return [f"--{key}", json.dumps(value)]
+    if isinstance(value, list) and key == "seed":
+        return [f"--{key}", ",".join(str(v) for v in value)]
+    if isinstance(value, list) and key == "include_path":
+        return [word for item in value for word in (f"--{key}", str(item))]
+    return [f"--{key}", *(str(item) for item in (value if isinstance(value, list) else [value]))]
 
 
 def _refuse(args: argparse.Namespace) -> None:
@@ -297,17 +320,17 @@ def _refuse(args: argparse.Namespace) -> None:
 def _options(args: argparse.Namespace, arguments: list[str]) -> Any:
     from harness_ext.run import RunOptions
 
-    include = args.include_path or []
+    include = [Path(p) for p in args.include_path or []]
     if args.check_integrity:
         from harness_ext.cli.check import check_folders
 
-        check_folders([Path(p) for p in include])
+        check_folders(include)
     chat: bool | str | None = False if args.no_chat_template else args.apply_chat_template
     return RunOptions(
         model=args.model,
         tasks=args.tasks or [],
         model_args=args.model_args or {},
-        include_path=[Path(p) for p in ([include] if isinstance(include, str) else include)],
+        include_path=include,
         data_dir=args.data_dir,
         data_revision=args.data_revision,
         modality=args.modality,
@@ -337,14 +360,19 @@ def _options(args: argparse.Namespace, arguments: list[str]) -> Any:
 
 def _samples(given: Any) -> Any:
     """The rows of ``--samples``: inline JSON, or the path of a JSON file, as lm-eval takes."""
-    if given is None or isinstance(given, dict):
-        return given
+    if given is None:
+        return None
     import json
 
     try:
-        return json.loads(Path(given).read_text(encoding="utf-8"))
+        rows = json.loads(Path(given).read_text(encoding="utf-8")) if isinstance(given, str) else given
     except (OSError, ValueError) as error:
         raise UsageError(f"--samples {given} is neither JSON nor a JSON file", why=error) from None
+    if not isinstance(rows, dict) or not all(isinstance(v, list) for v in rows.values()):
+        raise UsageError(
+            "--samples is no mapping of tasks to rows", next="--samples '{\"mmla_intent_mintrec\": [0, 3]}'"
+        )
+    return rows
 
 
 def _command(arguments: list[str]) -> str:
@@ -356,7 +384,7 @@ def _command(arguments: list[str]) -> str:
             skip = argument == "--run_dir"
             continue
         kept.append(argument)
-    return shlex.join(["mmla", "run", *kept])
+    return masked_text(shlex.join(["mmla", "run", *kept]))
 
 
 def _send_elsewhere(args: argparse.Namespace, outcome: Any) -> None:
@@ -378,5 +406,5 @@ def _send_elsewhere(args: argparse.Namespace, outcome: Any) -> None:
     if args.hf_hub_log_args:
         if args.hf_hub_log_args.get("push_samples_to_hub"):
             raise UsageError("samples are not pushed: they hold licensed texts", next="leave push_samples_to_hub out")
-        tracker = EvaluationTracker(token=os.environ.get("HF_TOKEN", ""), **args.hf_hub_log_args)
+        tracker = EvaluationTracker(**{"token": os.environ.get("HF_TOKEN", ""), **args.hf_hub_log_args})
         tracker.save_results_aggregated(results=outcome.results, samples=None)

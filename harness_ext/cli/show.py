@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmla_tasks.errors import UsageError
+from mmla_tasks.root import SAMPLE_NOTE
 
 
 def main(arguments: list[str]) -> int:
@@ -65,7 +66,9 @@ def _task(args: argparse.Namespace) -> Any:
 def _about(task: Any) -> Iterator[str]:
     split = task.split("test")
     yield f"{task.spec.task}   {len(split.documents):,} rows   {task.modality}   {split.path}"
-    if split.difference:
+    if task.root is not None and task.root.is_sample:
+        yield f"note: {SAMPLE_NOTE}"
+    elif split.difference:
         yield f"note: {split.difference}"
     yield f"labels ({len(task.spec.labels)}): {', '.join(task.spec.labels)}"
     yield f"decoding: {task.config.generation_kwargs}"

@@ -22,11 +22,13 @@ def print_scores(results: Mapping[str, Any], console: Console) -> None:
     table.add_column("", no_wrap=True)
     for heading in ("acc", "95 %", "wF1", "mF1", "unparsed", "majority"):
         table.add_column(heading, justify="right", no_wrap=True)
-    beside = console.width >= ROOM_FOR_PUBLISHED
+    shown = list(rows(results))
+    comparable = any(row.published for row in shown)
+    beside = comparable and console.width >= ROOM_FOR_PUBLISHED
     if beside:
         table.add_column("published (zero-shot)", no_wrap=True)
     last = ""
-    for row in rows(results):
+    for row in shown:
         dimension = row.dimension if row.dimension != last else ""
         last = row.dimension
         table.add_row(
@@ -45,6 +47,8 @@ def print_scores(results: Mapping[str, Any], console: Console) -> None:
         table.add_row(Text(average.name), "", number(average.acc), bounds)
     console.print()
     console.print(table)
+    if comparable and not beside:
+        console.print("published rows of the same tasks: see the score card, or a terminal of 125 columns")
     for note in notes(results):
         console.print(Text(note))
 

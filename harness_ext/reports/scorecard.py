@@ -62,7 +62,7 @@ def _made(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         "protocol": block["protocol"],
         "modality": block["modality"],
         "chat template": "applied" if block["chat_template"]["applied"] else "none",
-        "few-shot examples": config["num_fewshot"] or 0,
+        "few-shot examples": ", ".join(sorted({str(results["n-shot"].get(task, 0)) for task in block["tasks"]})),
         "frames": _plain(block["frame_policy"]) if block["frame_policy"] else None,
         "decoding": "; ".join(sorted(decoding)),
         "data": f"{data['given']} ({data['kind']})" if data else "files beside the task YAMLs",

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness_ext.catalogue import Catalogue, packaged_labels
 from mmla_tasks.published import published
-from mmla_tasks.sources import SOURCES
 from mmla_tasks.statistics import wilson_interval
 
 SHOWN_MODELS = {"text": ("Qwen2-7B", "GPT-4o"), "video": ("Qwen2-VL-7B", "GPT-4o")}
@@ -33,7 +33,7 @@ class Row:
     majority: float | None
     prior: float | None
     published: str
-    """Such as ``Qwen2-VL-7B 56.6 · GPT-4o 63.4``; empty for other datasets."""
+    """Such as ``Qwen2-VL-7B 56.6 · GPT-4o 63.4``; empty for partial sets, other label lists and other datasets."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def rows(results: Mapping[str, Any]) -> Iterator[Row]:
             unparsed=_percent(scores.get("unparsed,none")),
             majority=_percent(block["baselines"]["majority"]["accuracy"]),
             prior=_percent(block["baselines"]["prior"]["accuracy"]),
-            published=_published(block),
+            published=_published(block) if block["counts"]["asked"] == block["data"]["known_rows"] else "",
         )
 
 
@@ -84,7 +84,9 @@ def averages(results: Mapping[str, Any]) -> list[Average]:
     total = sum(asked for _, asked in known)
     correct = round(sum(acc * asked for acc, asked in known))
     low, high = wilson_interval(correct, total)
-    whole = {b["dataset"] for b in blocks.values() if b["counts"]["asked"] == b["data"]["known_rows"]} == set(SOURCES)
+    whole = list(blocks) in _benchmarks() and all(
+        b["counts"]["asked"] == b["data"]["known_rows"] for b in blocks.values()
+    )
     return [
         Average("all rows (leaderboard)" if whole else "all rows", 100 * correct / total, 100 * low, 100 * high),
         Average("mean of datasets", 100 * sum(acc for acc, _ in known) / len(known)),
@@ -96,7 +98,15 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     return list(results["mmla"]["notes"])
 
 
+def _benchmarks() -> list[list[str]]:
+    """The twelve leaf tasks, with video and without."""
+    catalogue = Catalogue.load()
+    return [catalogue.leaves("mmla"), catalogue.leaves("mmla_text")]
+
+
 def _published(block: Mapping[str, Any]) -> str:
+    if block["labels"] != packaged_labels().get(block["dataset"]):
+        return ""
     table = published("zero_shot")
     kind = "text" if block["modality"] == "text" else "video"
     shown = [(m, table[m].get(block["dataset"])) for m in SHOWN_MODELS[kind] if m in table]

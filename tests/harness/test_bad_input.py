@@ -115,7 +115,7 @@ def test_video_of_a_text_task(mmla: Command, meld_root: Path) -> None:
 def test_fewshot_with_video_names_the_text_task(mmla: Command, meld_root: Path) -> None:
     clips(meld_root, range(42))
     ran = mmla(*ECHO, "--tasks", "mmla_emotion_meld", "--data_dir", meld_root, "--num_fewshot", 2)
-    said(ran, "is for text tasks", "--tasks mmla_emotion_meld_text")
+    said(ran, "is for text tasks", "--modality text")
 
 
 def clips(root: Path, numbers: Any, data: bytes = b"x") -> None:
@@ -291,3 +291,108 @@ def test_interruption_keeps_what_was_answered(
     assert stopped.status == 130 and "17 answers are safe" in stopped.err
     monkeypatch.setattr(EchoLM, "answer", answer)
     assert "17 answers found" in mmla(*command).out
+
+
+@pytest.mark.parametrize("policy", ["skip", "text"])
+def test_an_empty_clip_follows_the_policy_in_a_run_folder_too(
+    mmla: Command, meld_root: Path, tmp_path: Path, policy: str
+) -> None:
+    clips(meld_root, range(42))
+    clips(meld_root, [7], b"")
+    command = (*ECHO, "--tasks", "mmla_emotion_meld", "--data_dir", meld_root, "--run_dir", tmp_path / "run")
+    said(mmla(*command), "0_7")  # the advice of this error can be followed in the same folder:
+    ran = mmla(*command, "--on_bad_clip", policy)
+    assert ran.status == 0, ran.err
+    said(mmla(*command), "0_7")
+
+
+def test_a_failed_start_claims_no_folder_and_leaks_no_secret(mmla: Command, meld_root: Path, tmp_path: Path) -> None:
+    command = (*ECHO, "--tasks", TASK, "--data_dir", meld_root, "--run_dir", tmp_path / "run")
+    said(mmla(*command, "--model_args", "token=SECRET"), "no argument `token`")
+    ran = mmla(*command, "--model_args", "seed=4", "--metadata", "api_key=SECRET2")
+    assert ran.status == 0, ran.err
+    for file in (tmp_path / "run").rglob("*"):
+        if file.is_file():
+            assert "SECRET" not in file.read_text(), file
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (
+            ("--samples", '{"mmla_emotion_medl_text": [0]}'),
+            ("which is not run", "did you mean `mmla_emotion_meld_text`"),
+        ),
+        (("--samples", f'{{"{TASK}": [0, 42]}}'), ("asks for row 42", "0 to 41")),
+        (("--samples", f'{{"{TASK}": []}}'), ("asks for no row",)),
+        (("--samples", "[1, 2]"), ("is no mapping of tasks to rows",)),
+        (("--limit", 0), ("asks for no row",)),
+        (("--limit", -3), ("asks for no row",)),
+        (("--num_fewshot", -2), ("below 0",)),
+        (("--seed", "x"), ("argument --seed: invalid _seeds value",)),
+        (("--model_args", "error_rate=abc"), ("error_rate is 'abc'", "a number from 0 to 1")),
+        (("--gen_kwargs", "temperature=0.7,do_sample=False"), ("has no effect",)),
+        (("--data_revision", "abc"), ("is for the Hub dataset",)),
+    ],
+)
+def test_values_that_cannot_be_meant(
+    mmla: Command, meld_root: Path, flags: tuple[Any, ...], parts: tuple[str, ...]
+) -> None:
+    said(mmla(*ECHO, "--tasks", TASK, "--data_dir", meld_root, *flags), *parts)
+
+
+def test_samples_take_the_names_of_the_command(mmla: Command, meld_root: Path) -> None:
+    ran = mmla(
+        *ECHO,
+        "--tasks",
+        "mmla_emotion_meld",
+        "--modality",
+        "text",
+        "--samples",
+        '{"mmla_emotion_meld": [0, 3]}',
+        "--data_dir",
+        meld_root,
+    )
+    assert ran.status == 0 and "a partial set: 2 of 42 rows (--samples)" in ran.out, ran.err
+
+
+def test_an_answers_file_cannot_leave_rows_out_of_the_score(mmla: Command, meld_root: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    rows = [{"task": TASK, "id": f"{n // 10}_{n % 10}", "response": "joy", "skipped": n > 5} for n in range(42)]
+    answers.write_text("\n".join(map(json.dumps, rows)))
+    command = (
+        "run",
+        "--model",
+        "mmla-predictions",
+        "--model_args",
+        f"answers={answers}",
+        "--tasks",
+        TASK,
+        "--data_dir",
+        meld_root,
+    )
+    ran = mmla(*command, "--run_dir", tmp_path / "run")
+    assert ran.status == 0, ran.err
+    block = json.loads((tmp_path / "run" / "results.json").read_text())["mmla"]["tasks"][TASK]
+    assert block["counts"]["asked"] == 42 and block["counts"]["skipped"] == 0
+    answers.write_text('{"task": ["x"], "id": "1", "response": "a"}')
+    said(mmla(*command), "task is ['x'], not a text")
+    answers.write_bytes(b"\xff\xfe")
+    said(mmla(*command), "is not UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (
+            "group: g\ntask: [mmla_intent_mintrec_txt]\n",
+            ("member `mmla_intent_mintrec_txt` is no task", "did you mean"),
+        ),
+        ("group: g\ntask: mmla_intent_mintrec\n", ("`task` of a group is a list of names",)),
+        ("group: g\ntask: [g]\n", ("group `g` holds itself",)),
+    ],
+)
+def test_groups_with_a_bad_member(mmla: Command, tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:
+    (tmp_path / "g.yaml").write_text(text)
+    for command in ((*ECHO, "--tasks", "g", "--include_path", tmp_path), ("ls", "--include_path", tmp_path)):
+        said(mmla(*command), *parts)

@@ -86,7 +86,7 @@ def test_config_file_fills_what_no_flag_gave(mmla: Command, meld_root: Path, tmp
     config = tmp_path / "run.yaml"
     config.write_text(f"model: mmla-echo\ntasks: mmla_emotion_meld_text\ndata_dir: {meld_root}\nlimit: 3\n")
     ran = mmla("run", "--config", config, "--limit", 5)
-    assert ran.status == 0 and "limited to 5 rows" in ran.out
+    assert ran.status == 0 and "5 of 42 rows (--limit 5)" in ran.out
     config.write_text("modle: mmla-echo\n")
     ran = mmla("run", "--config", config)
     assert ran.status == 2 and "unknown keys: modle" in ran.err and "did you mean `model`" in ran.err
@@ -150,13 +150,17 @@ def test_check_reads_the_data_beside_the_yaml(mmla: Command, tmp_path: Path, tsv
         ("- a\n- b\n", "a task file is a mapping"),
         ("task: a\ntask: b\n", "`task` is given twice"),
         ("include: nowhere.yaml\ntask: a\n", "included file nowhere.yaml is not there"),
-        ("include: x.yaml\ntask: a\n", "included file x.yaml includes itself"),
+        ("include: x.yaml\ntask: a\n", "included file x.yaml is included twice"),
         ("task: a\nlabels: [yes, no]\n", "quote it: YAML reads yes, no, on, off and numbers as values"),
         ("task: a\nlabels: [ask_for, Ask-for]\n", "cannot be told apart"),
         ("group: g\ntask: [mmla_intnt]\n", "member `mmla_intnt` is no task"),
         ("task: a\ndataset: x\ndimension: y\nlabels: [a, b]\n", "`class` is not the label task"),
         ("task: a\nprompt: 'no place'\n", "has 0 places for <video>, not 1"),
         ("task: a\nprompt_text: '{{ text '\n", "is not a Jinja template"),
+        ("task: a\ngeneration_kwargs: 5\n", "`generation_kwargs` is 5, not a mapping"),
+        ("task: a\nnum_fewshot: three\n", "`num_fewshot` is 'three', not a whole number"),
+        ("task: ../../evil\n", "the name `../../evil`"),
+        ("task: a\ndataset: o.csv\n", "a TSV, or a folder with test.tsv"),
     ],
 )
 def test_check_names_what_lm_eval_would_drop_silently(mmla: Command, tmp_path: Path, text: str, said: str) -> None:
@@ -208,3 +212,68 @@ def test_a_dropped_yaml_with_faults_does_not_vanish(mmla: Command, tmp_path: Pat
     (tmp_path / "office.yaml").write_text(FAULTY)
     ran = mmla("run", "--model", "mmla-echo", "--include_path", tmp_path, "--tasks", "mmla_intent_office")
     assert ran.status == 2 and "task file has 4 faults" in ran.err
+
+
+def test_a_config_file_takes_what_lm_eval_takes(mmla: Command, meld_root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"model: mmla-echo\nmodel_args: rule=gold,error_rate=0.5\ntasks: [mmla_emotion_meld_text]\ndata_dir: {meld_root}\n"
+        "seed: 42\nsamples: {mmla_emotion_meld_text: [1, 2]}\nprotocol: paper\ncheck_integrity: true\nlog_samples: false\n"
+    )
+    ran = mmla("run", "--config", config, "--protocol", "clean", "--model_args", "error_rate=0.0")
+    assert ran.status == 0, ran.err
+    assert "rule: gold" in ran.out and "protocol: clean" in ran.out and "2 of 42 rows" in ran.out
+
+
+def test_patterns_and_tags_name_tasks(mmla: Command, meld_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        "include: "
+        + str(Path(mmla("where").out.strip()) / "emotion" / "meld.yaml")
+        + "\ntask: tagged\nmodality: text\ntag: mine\n"
+    )
+    for name in ("mmla_emotion_mel?_text", "mine"):
+        ran = mmla("run", "--model", "mmla-echo", "--tasks", name, "--data_dir", meld_root, "--include_path", tmp_path)
+        assert ran.status == 0 and "MELD" in ran.out, ran.err
+
+
+def test_other_yaml_files_in_a_folder_are_left_alone(mmla: Command, tmp_path: Path, tsv: Callable[..., Path]) -> None:
+    tsv(
+        tmp_path / "office.tsv",
+        [("1", "Sure.", "agree"), ("2", "No way.", "refuse"), ("3", "Could you?", "ask for help")],
+    )
+    (tmp_path / "office.yaml").write_text(MY_TASK)
+    (tmp_path / "unrelated.yaml").write_text("- a\n- b\n")
+    ran = mmla("run", "--model", "mmla-echo", "--include_path", tmp_path, "--tasks", "my_office_talk", "--write_out")
+    assert ran.status == 0, ran.err
+    only = mmla(
+        "run",
+        "--model",
+        "mmla-echo",
+        "--include_path",
+        tmp_path,
+        "--tasks",
+        "my_office_talk",
+        "--predict_only",
+        "--run_dir",
+        tmp_path / "run",
+    )
+    assert (
+        only.status == 0
+        and not (tmp_path / "run" / "results.json").exists()
+        and (tmp_path / "run" / "samples").is_dir()
+    )
+
+
+def test_a_dataset_folder_beside_the_yaml(
+    mmla: Command, tmp_path: Path, tsv: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tsv(tmp_path / "mine" / "Office" / "test.tsv", [("1", "Sure.", "agree"), ("2", "No way.", "refuse")])
+    tsv(tmp_path / "mine" / "Office" / "train.tsv", [("3", "Yes.", "agree"), ("4", "No.", "refuse")])
+    (tmp_path / "mine" / "office.yaml").write_text(MY_TASK.replace("office.tsv", "Office"))
+    monkeypatch.chdir(tmp_path)
+    ran = mmla("run", "--model", "mmla-echo", "--include_path", "mine", "--tasks", "my_office_talk", "--num_fewshot", 2)
+    assert ran.status == 0, ran.err
+    from lm_eval.tasks import TaskManager
+
+    loaded = TaskManager(include_path="mine", include_defaults=False).load(["my_office_talk"])
+    assert len(loaded["tasks"]["my_office_talk"].eval_docs) == 2

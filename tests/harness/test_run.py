@@ -124,7 +124,9 @@ def test_a_changed_prompt_is_asked_anew(meld_root: Path, tmp_path: Path, tsv: Ca
 def test_fewer_rows_later_do_not_lose_earlier_results(meld_root: Path, tmp_path: Path) -> None:
     echo(meld_root, run_dir=tmp_path)
     echo(meld_root, run_dir=tmp_path, limit=5)
-    assert json.loads((tmp_path / "results-1.json").read_text())["n-samples"][TASK]["effective"] == 42
+    earlier = tmp_path / "earlier-1"
+    assert json.loads((earlier / "results.json").read_text())["n-samples"][TASK]["effective"] == 42
+    assert {p.name for p in earlier.iterdir()} == {"results.json", "samples", "scorecard.md"}
     assert json.loads((tmp_path / "results.json").read_text())["n-samples"][TASK]["effective"] == 5
 
 
@@ -135,7 +137,7 @@ def test_a_folder_keeps_to_one_run(meld_root: Path, tmp_path: Path, mmla: Callab
     assert other.status == 2
     assert "belongs to a run that differs" in other.err
     assert 'answer: "generate" there, "rank" now' in other.err and "model_args.seed: 1 there, 2 now" in other.err
-    assert "42 answers are safe in" in other.err
+    assert "answers are safe" not in other.err  # the same command would not go on from there
 
 
 def test_a_second_process_in_the_folder_is_turned_away(
@@ -187,7 +189,7 @@ def test_echo_scores_are_never_shown_without_saying_so(
     )
     for text in (ran.out, (tmp_path / "r" / "scorecard.md").read_text()):
         assert "answers by the echo rule `random`, not by a model: scores mean nothing" in text
-        assert "limited to 4 rows per task (--limit)" in text
+        assert "a partial set: 4 of 42 rows (--limit 4)" in text
 
 
 def test_echo_draws_do_not_depend_on_order_or_limit(meld_root: Path) -> None:
@@ -248,3 +250,103 @@ def test_all_real_texts_are_scored(real_texts: Path) -> None:
     assert results["mmla"]["notes"] == ["answers by the echo rule `gold`, not by a model: scores mean nothing"]
     for name, block in results["mmla"]["tasks"].items():
         assert block["counts"]["unparsed"] == 0, name
+
+
+def test_decoding_says_what_really_happens() -> None:
+    from harness_ext.decoding import DECODING, decoding
+    from mmla_tasks.errors import UsageError
+
+    assert decoding() == DECODING
+    assert decoding({"max_new_tokens": 8})["max_gen_toks"] == 8
+    assert decoding({"temperature": 0.7}) == {**DECODING, "temperature": 0.7, "do_sample": True}
+    assert decoding({"do_sample": True})["temperature"] == 1.0
+    assert decoding({"until": "\n"})["until"] == ["\n"]
+    for wrong in ({"temperature": 0.7, "do_sample": False}, {"max_gen_toks": 0}, {"temperature": "hot"}):
+        with pytest.raises(UsageError):
+            decoding(wrong)
+
+
+def test_the_journal_key_holds_what_an_answer_depends_on() -> None:
+    from dataclasses import replace
+
+    from harness_ext.journal import request_key
+    from harness_ext.requests import Request
+
+    request = Request("t", "1", "prompt", ("a", "b"), "x:", {"do_sample": False})
+
+    def key(r: Request = request, seed: int = 0, clip: str | None = None, **model: str) -> str:
+        return request_key(r, model=model, clip_digest=clip, seed=seed)
+
+    for changed in (
+        {"version": 2},
+        {"chat": True},
+        {"prompt": "p"},
+        {"labels": ("b", "a")},
+        {"id": "2"},
+        {"task": "u"},
+    ):
+        assert key(replace(request, **changed)) != key(), changed
+    assert key(clip="digest") != key() != key(peft="adapter")
+    assert key(seed=1) == key(seed=0)  # greedy
+    sampled = replace(request, gen_kwargs={"do_sample": True})
+    assert key(sampled, seed=1) != key(sampled, seed=0)
+    assert key(replace(request, fallback="without video", gold="a")) == key()
+
+
+def test_the_leaderboard_is_named_only_over_its_own_twelve_tasks(real_texts: Path, tmp_path: Path) -> None:
+    from harness_ext.reports.table import averages, rows
+
+    whole = echo(real_texts, tasks="mmla_text")
+    assert [a.name for a in averages(whole)] == ["all rows (leaderboard)", "mean of datasets"]
+    assert all(row.published for row in rows(whole))
+    (tmp_path / "mine.yaml").write_text(
+        "task: mine\nclass: !function harness_ext.task.LabelTask\ndataset: MUStARD\ndimension: style\n"
+        "labels: [sarcastic, sincere]\nmodality: text\n"
+    )
+    more = echo(real_texts, tasks=["mmla_text", "mine"], include_path=tmp_path)
+    assert [a.name for a in averages(more)] == ["all rows", "mean of datasets"]
+    assert [bool(row.published) for row in rows(more)] == [True] * 12 + [False]  # another label list
+    part = echo(real_texts, tasks="mmla_text", limit=50)
+    assert averages(part)[0].name == "all rows" and not any(row.published for row in rows(part))
+
+
+def test_questions_asked_as_text_keep_the_system_instruction_and_are_logged(meld_root: Path) -> None:
+    clips = meld_root / "MELD" / "video"
+    clips.mkdir()
+    (clips / "MELD_0_0.mp4").write_bytes(b"x")
+    results = echo(
+        meld_root,
+        tasks="mmla_emotion_meld",
+        on_bad_clip="text",
+        limit=2,
+        system_instruction="Be brief.",
+        apply_chat_template=True,
+    )
+    shown, asked_as_text = (row["arguments"][0][0] for row in results["samples"]["mmla_emotion_meld"])
+    assert shown.startswith("<system> Be brief.") and "<video>" in shown
+    assert (
+        asked_as_text.startswith("<system> Be brief.")
+        and "The speaker says" in asked_as_text
+        and "<video>" not in asked_as_text
+    )
+
+
+def test_every_output_on_the_sample_says_so(mmla: Callable[..., Any], tmp_path: Path) -> None:
+    note = "sample data, not a benchmark score"
+    ran = mmla("run", "--model", "mmla-echo", "--tasks", TASK, "--data_dir", "sample", "--run_dir", tmp_path)
+    assert note in ran.out and note in mmla("ls", "--data_dir", "sample").out
+    assert note in mmla("show", TASK, "--data_dir", "sample").out
+    for file in tmp_path.rglob("*"):
+        if file.suffix in (".md", ".json", ".jsonl") and file.name not in ("run.json", "answers.jsonl"):
+            assert note in file.read_text(), file
+
+
+def test_fewshot_of_the_yaml_stands_on_the_score_card(meld_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "t.yaml").write_text(
+        "task: two_shots\nclass: !function harness_ext.task.LabelTask\ndataset: MELD\ndimension: emotion\n"
+        "labels: [neutral, surprise, fear, sadness, joy, anger, disgust]\nmodality: text\nnum_fewshot: 2\n"
+    )
+    echo(meld_root, tasks="two_shots", include_path=folder, run_dir=tmp_path / "run", limit=3)
+    assert "| few-shot examples | 2 |" in (tmp_path / "run" / "scorecard.md").read_text()

@@ -63,7 +63,7 @@ def test_a_clip_that_breaks_while_it_is_read_follows_the_policy(
     ]  # fmt: skip
     stopped = mmla(*command, "--run_dir", tmp_path / "error")
     assert stopped.status == 2 and "mmla_speaking_style_mustard" in stopped.err and "MUStARD_1_2.mp4" in stopped.err
-    assert "1 answers are safe" in stopped.err
+    assert "1 answer is safe" in stopped.err
     for policy, asked in (("skip", 1), ("text", 2)):
         ran = mmla(*command, "--on_bad_clip", policy, "--run_dir", tmp_path / policy)
         assert ran.status == 0, ran.err
