@@ -10,6 +10,8 @@ from mmla_tasks.records import Clip
 
 AnswerMode = Literal["generate", "constrained", "rank"]
 ANSWER_MODES: tuple[AnswerMode, ...] = ("generate", "constrained", "rank")
+BAD_CLIP_POLICIES = ("error", "skip", "text")
+"""What happens to a missing or broken clip: the run stops, the row is left out, or it is asked without video."""
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from typing import Any
 
 from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, yaml_folder
 from harness_ext.decoding import decoding
+from harness_ext.masking import masked
 from harness_ext.plugin import BACKENDS
 from harness_ext.requests import ANSWER_MODES
 from harness_ext.results import LeftOut, build_results, sample_rows
 from harness_ext.run_folder import SAMPLES, RunFolder
-from harness_ext.masking import masked
 from harness_ext.session import Progress, Session, missing_clip, session
 from harness_ext.taskfile import MODALITIES
 from mmla_tasks.errors import MissingExtraError, MmlaError, ModelError, UsageError, suggest

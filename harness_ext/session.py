@@ -183,7 +183,7 @@ def _answers(backend: Backend, requests: list[Request], active: Session) -> Iter
 
 
 def _asked_once(backend: Backend, requests: list[Request], active: Session) -> Iterator[tuple[int, Response]]:
-    """Ask equal questions once ("Yeah." stands 101 times in AnnoMi), where equal questions have equal answers."""
+    """Ask equal questions once ("Yeah." stands 77 times in AnnoMi-client), where equal questions have equal answers."""
     alike: dict[Any, list[int]] = {}
     for n, request in enumerate(requests):
         alike.setdefault(_question(request) if backend.deterministic and not _is_sampled(request) else n, []).append(n)

@@ -34,7 +34,7 @@ from harness_ext.prompts import (
     answer_prefix,
     render,
 )
-from harness_ext.requests import Request
+from harness_ext.requests import BAD_CLIP_POLICIES, Request
 from harness_ext.taskfile import MODALITIES, OWN_KEYS, TaskFile, dataset_beside
 from mmla_tasks.answers import parse_answer
 from mmla_tasks.documents import Dataset, Documents, Split
@@ -99,7 +99,7 @@ class RunChoices:
         """
         names = cls.__dataclass_fields__
         choices = cls(**{k: v for k, v in metadata.items() if k in names and v is not None})
-        allowed = {"modality": (None, *MODALITIES), "protocol": PROTOCOLS, "on_bad_clip": ("error", "skip", "text")}
+        allowed = {"modality": (None, *MODALITIES), "protocol": PROTOCOLS, "on_bad_clip": BAD_CLIP_POLICIES}
         for name, values in allowed.items():
             if getattr(choices, name) not in values:
                 listed = ", ".join(str(v) for v in values if v)

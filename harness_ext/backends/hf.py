@@ -16,7 +16,7 @@ from lm_eval.api.model import LM
 
 from harness_ext.labels import AnswerTokens, answer_grammar, answer_lead, answer_tokens, longest_answer
 from harness_ext.messages import Message, has_chat_template, model_inputs, render_chat, template_text, video_size
-from harness_ext.requests import ANSWER_MODES, Request, Response
+from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
 from mmla_tasks.errors import ClipError, MissingExtraError, ModelError, suggest
 
 if TYPE_CHECKING:
@@ -27,11 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ON_BAD_CLIP: Final = ("error", "skip", "text")
 DEFAULT_NEW_TOKENS: Final = 64
 AUTO_BATCH: Final = {"cuda": 32, "cpu": 8}
 """Where ``batch_size=auto`` starts, by kind of device; halved when memory runs out. A quarter of it with clips."""
-LM_EVAL_NAMES: Final = {"max_gen_toks": "max_new_tokens"}
 SAMPLING_ONLY: Final = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 NOT_FOR_GENERATE: Final = ("until", "max_gen_toks", "do_sample")
 
@@ -374,7 +372,7 @@ def split_arguments(pretrained: str, args: Mapping[str, Any]) -> tuple[Any, Opti
     given = {k: v for k, v in args.items() if v is not None}
     made = Options(**{k: v for k, v in given.items() if k in options})
     check_choice("answer", made.answer, ANSWER_MODES)
-    check_choice("on_bad_clip", made.on_bad_clip, ON_BAD_CLIP)
+    check_choice("on_bad_clip", made.on_bad_clip, BAD_CLIP_POLICIES)
     return ModelSource(str(pretrained), **{k: v for k, v in given.items() if k in source}), made
 
 

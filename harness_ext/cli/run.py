@@ -115,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
         try_parse_json,
     )
 
+    from harness_ext.prompts import PROTOCOLS
+    from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES
+    from harness_ext.taskfile import MODALITIES
+
     parser = _Parser(
         prog="mmla run",
         description="Evaluate a model on MMLA tasks.",
@@ -141,23 +145,23 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("what is asked, and how").add_argument
     add(
         "--modality",
-        choices=("text+video", "text", "video", "text+video+audio"),
+        choices=(*MODALITIES, "text+video+audio"),
         help="what the model is shown (default: as the tasks say)",
     )
     add(
         "--answer",
-        choices=("generate", "constrained", "rank"),
+        choices=ANSWER_MODES,
         help="free text and parsing (default), only answer forms, or labels ranked by likelihood",
     )
     add(
         "--protocol",
-        choices=("clean", "paper"),
+        choices=PROTOCOLS,
         default="clean",
         help="`paper` reproduces the released wording and parsing (docs/protocol.md)",
     )
     add(
         "--on_bad_clip",
-        choices=("error", "skip", "text"),
+        choices=BAD_CLIP_POLICIES,
         default="error",
         help="stop, leave the row out, or ask it without video",
     )

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness_ext.prompts import PROTOCOLS
+from harness_ext.taskfile import MODALITIES
 from mmla_tasks.errors import UsageError
 from mmla_tasks.root import SAMPLE_NOTE
 
@@ -30,8 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n", type=int, default=3, help="rows to show (default 3)")
     parser.add_argument("--data_dir", metavar="PATH", help="data root, or `sample`; else MMLA_DATA_DIR, else the Hub")
     parser.add_argument("--include_path", metavar="FOLDER", action="append", default=[], type=Path)
-    parser.add_argument("--modality", choices=("text+video", "text", "video"))
-    parser.add_argument("--protocol", choices=("clean", "paper"), default="clean")
+    parser.add_argument("--modality", choices=MODALITIES)
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="clean")
     parser.add_argument("--num_fewshot", type=int, default=0, metavar="N")
     parser.add_argument("--pretrained", metavar="MODEL", help="apply this model's chat template and count its tokens")
     parser.add_argument("--num_frames", type=int, metavar="N", help="frames per clip (default 4)")
