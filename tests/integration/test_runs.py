@@ -96,6 +96,31 @@ def test_a_text_model_on_a_video_task_names_the_text_task(smollm2: Path, mmla: C
     assert "--tasks mmla_intent_text" in ran.err
 
 
+def test_no_model_is_named(mmla: Callable[..., Any]) -> None:
+    ran = mmla("run", "--model", "mmla-hf", "--tasks", "mmla_intent_text", "--data_dir", "sample")
+    assert ran.status == 2 and "mmla-hf needs a model" in ran.err and "pretrained=" in ran.err
+
+
+def test_a_gguf_file_is_the_model_that_was_made_from_it(
+    smollm2: Path, mmla: Callable[..., Any], tmp_path: Path
+) -> None:
+    from harness_ext.models import smollm2_gguf
+
+    for name, pretrained in (("gguf", smollm2_gguf()), ("folder", smollm2)):
+        ran = mmla(
+            "run", "--model", "mmla-hf", "--model_args", f"pretrained={pretrained},dtype=float32", "--limit", 2,
+            "--tasks", "mmla_speaking_style_mustard_text", "--data_dir", "sample", "--answer", "rank",
+            "--run_dir", tmp_path / name,
+        )  # fmt: skip
+        assert ran.status == 0, ran.err
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "samples" / "mmla_speaking_style_mustard_text.jsonl").open()]
+        for name in ("gguf", "folder")
+    ]
+    for a, b in zip(*rows, strict=True):
+        assert a["response"]["label_scores"] == pytest.approx(b["response"]["label_scores"], abs=1e-4)
+
+
 @pytest.mark.parametrize("mode", ["rank", "constrained"])
 def test_a_real_model_twice_gives_equal_bytes_and_every_answer_parses(
     smollm2: Path, mmla: Callable[..., Any], tmp_path: Path, mode: str
