@@ -31,7 +31,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 8
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --timeout 900 --durations 8
 
 check: setup
 	$(BIN)/ruff check .
