@@ -1,7 +1,7 @@
 """The prompts that all tasks share, as Jinja templates compiled once, and the answer form.
 
 `clean` wording: the released one without claims that are not true (no audio reaches a model; a text model sees no
-video). `paper` wording: the released inference prompt, quirk by quirk (reference/protocol.md section 1).
+video). The released wordings are in `released`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,6 @@ PROMPT_TEXT = "The speaker says: {{ text }} Based on the text, what is the {{ di
 PROMPT_VIDEO = (
     VIDEO + "You are presented with a video of a speaker. "
     "Based on the video content, what is the {{ dimension }} of this speaker?\n" + _LABELS
-)
-# Sic: the inserted dot, no space before "Respond", two before "Only"; text-only models get the same words.
-PROMPT_RELEASED = (
-    "You are presented with a video in which the speaker says: {{ text }}. "
-    "Based on the text, video, and audio content, what is the {{ dimension }} of this speaker?\n"
-    "The candidate labels for {{ dimension }} are: [{{ labels | join(', ') }}]."
-    "Respond in the format: '{{ dimension }}: [label]'.  Only one label should be provided."
 )
 
 ANSWER_PREFIX = "{dimension}:"

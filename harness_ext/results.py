@@ -15,7 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness_ext.frame_policy import FramePolicy
 from harness_ext.masking import masked
+from harness_ext.released import COMMON, family_named
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 from mmla_tasks.scorers import confusion_matrix, outcome_counts, per_class
 from mmla_tasks.statistics import (
@@ -75,6 +77,7 @@ def build_results(
             "model": _identity(backend),
             "answer": options.answer_mode,
             "protocol": options.protocol,
+            **({"released_family": options.released_family} if options.released_family else {}),
             "modality": options.modality or "as the tasks say",
             "chat_template": _chat_template(backend, options),
             "frame_policy": _frame_policy(backend, tasks),
@@ -244,6 +247,7 @@ def _notes(
     if asked < there:
         how = f"--limit {options.limit:g}" if options.limit is not None else "--samples"
         yield f"a partial set: {asked:,} of {there:,} rows ({how})"
+    yield from _unreleased(backend, options)
     if left_out:
         names = ", ".join(item.dataset for item in left_out)
         total = len(left_out) + len(tasks)
@@ -255,6 +259,22 @@ def _notes(
         skipped = sum("acc" not in row for row in evaluated["samples"][name])
         if skipped:
             yield f"{name}: {skipped:,} rows skipped because of bad clips; scores are over the rest"
+
+
+def _unreleased(backend: Any, options: RunOptions) -> Iterator[str]:
+    """What ``--protocol paper`` could not reproduce, or was told not to."""
+    if options.protocol != "paper" or options.released_family is None:
+        return
+    family = family_named(options.released_family)
+    if family is COMMON:
+        yield "no released settings are known for this model: released wording and parsing, clean frames and decoding"
+    policy = getattr(backend, "frame_policy", None)
+    if policy is not None and family.frames:
+        released = FramePolicy.from_args(**family.frames, video_reader=policy.reader)
+        if policy != released:
+            yield f"frames differ from the released ones of {family.name} ({released.describe()})"
+    if options.gen_kwargs:
+        yield f"decoding differs from the released one: --gen_kwargs {dict(options.gen_kwargs)}"
 
 
 def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, yaml_folder
 from harness_ext.decoding import decoding
 from harness_ext.masking import masked
 from harness_ext.plugin import BACKENDS
+from harness_ext.released import family_named, family_of
 from harness_ext.requests import ANSWER_MODES
 from harness_ext.results import LeftOut, build_results, sample_rows
 from harness_ext.run_folder import SAMPLES, RunFolder
@@ -45,6 +46,8 @@ class RunOptions:
     modality: str | None = None
     answer: str | None = None
     protocol: str = "clean"
+    released_family: str | None = None
+    """Whose released settings ``protocol="paper"`` reproduces; None: found by the model's config."""
     on_bad_clip: str = "error"
     require_all: bool = False
     run_dir: Path | None = None
@@ -87,6 +90,8 @@ class RunOptions:
             raise UsageError(f"--limit {self.limit:g} asks for no row", next="write a count, or a share below 1")
         if self.num_fewshot is not None and self.num_fewshot < 0:
             raise UsageError(f"--num_fewshot {self.num_fewshot} is below 0")
+        if self.released_family is not None and self.protocol != "paper":
+            raise UsageError("--released_family goes with --protocol paper", next="add it, or leave the family out")
         decoding(self.gen_kwargs)
 
     @property
@@ -131,6 +136,8 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
             _check_clips(loaded["tasks"], asked, options)
             clock.lap("tasks")
             backend = _load_backend(options, loaded["tasks"], asked)
+            if options.protocol == "paper":
+                options = _follow_released(backend, loaded["tasks"], options)
             if folder:
                 folder.claim()
             clock.lap("load")
@@ -171,6 +178,7 @@ def _folder_identity(options: RunOptions) -> dict[str, Any]:
         "model_args": masked(args),
         "answer": options.answer_mode,
         "protocol": options.protocol,
+        "released_family": options.released_family,
         "modality": options.modality or "as the tasks say",
         "decoding": dict(options.gen_kwargs),
         "num_fewshot": options.num_fewshot or 0,
@@ -194,6 +202,7 @@ def load_tasks(names: Sequence[str], options: RunOptions) -> dict[str, Any]:
         data_revision=options.data_revision,
         modality=options.modality,
         protocol=options.protocol,
+        released_family=options.released_family,
         on_bad_clip=options.on_bad_clip,
     )
     manager = TaskManager(
@@ -328,6 +337,24 @@ def _load_backend(options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[
     return backend
 
 
+def _follow_released(backend: Any, tasks: Mapping[str, Any], options: RunOptions) -> RunOptions:
+    """Set wording, frames and decoding as the released code does for this family of models.
+
+    Returns:
+        The options with its name and its system prompt, where a chat template can hold one and none was given.
+    """
+    config = getattr(backend, "model_config", None)
+    family = family_named(options.released_family) if options.released_family else family_of(config)
+    own = backend.checkpoint_decoding() if family.own_decoding and hasattr(backend, "checkpoint_decoding") else {}
+    for task in tasks.values():
+        task.follow(family, own)
+    if hasattr(backend, "follow"):
+        backend.follow(family)
+    system = family.system if chat_template_applied(backend, options) else None
+    given = options.system_instruction
+    return replace(options, released_family=family.name, system_instruction=system if given is None else given)
+
+
 def _without_video(options: RunOptions) -> str:
     """How to ask the same without video: the text twins by name, where there are any."""
     known = Catalogue.load(options.include_path).files
@@ -422,7 +449,8 @@ def _opening_lines(
     backend: Any, options: RunOptions, folder: RunFolder | None, left_out: Sequence[LeftOut]
 ) -> Iterator[str]:
     described = backend.describe() if hasattr(backend, "describe") else options.model
-    yield f"{described}  answers: {options.answer_mode}  protocol: {options.protocol}"
+    protocol = f"{options.protocol} ({options.released_family})" if options.released_family else options.protocol
+    yield f"{described}  answers: {options.answer_mode}  protocol: {protocol}"
     if folder:
         count = folder.journal.torn_lines
         torn = f" ({count} torn line{'s' * (count > 1)} left aside)" if count else ""

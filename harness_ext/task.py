@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,14 @@ from harness_ext.catalogue import packaged_labels, refuse_faults
 from harness_ext.decoding import decoding
 from harness_ext.prompts import (
     PROMPT,
-    PROMPT_RELEASED,
     PROMPT_TEXT,
     PROMPT_VIDEO,
     PROTOCOLS,
-    VIDEO,
     answer_form,
     answer_prefix,
     render,
 )
+from harness_ext.released import COMMON, Family, family_named
 from harness_ext.requests import BAD_CLIP_POLICIES, Request
 from harness_ext.taskfile import MODALITIES, OWN_KEYS, TaskFile, dataset_beside
 from mmla_tasks.answers import parse_answer
@@ -88,6 +87,8 @@ class RunChoices:
     data_revision: str | None = None
     modality: str | None = None
     protocol: str = "clean"
+    released_family: str | None = None
+    """Whose released settings `paper` reproduces; None until the model is known."""
     on_bad_clip: str = "error"
 
     @classmethod
@@ -109,6 +110,8 @@ class RunChoices:
                 "the released code always shows the text: it has no video-only prompt",
                 next="leave out --protocol paper, or --modality video",
             )
+        if choices.released_family is not None:
+            family_named(choices.released_family)
         return choices
 
     def to_metadata(self) -> dict[str, Any]:
@@ -224,6 +227,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         self.metadata = dict(config.get("metadata") or {})
         self.choices = RunChoices.from_metadata(self.metadata)
         self.modality = self._modality()
+        self.family = family_named(self.choices.released_family or COMMON.name)
         self._splits: dict[str, Split] = {}
         self._fallback: str | None = None
         super().__init__(config=self._lm_eval_config(config))
@@ -240,6 +244,23 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
     def has_video(self) -> bool:
         """Whether the model is shown a clip."""
         return self.modality != "text"
+
+    @property
+    def dimension(self) -> str:
+        """The word for what is asked, as prompt and answer form write it."""
+        paper = self.choices.protocol == "paper"
+        return self.family.dimension(self.spec.dimension) if paper else self.spec.dimension
+
+    def follow(self, family: Family, own_decoding: Mapping[str, Any]) -> None:
+        """Ask as the released code asks this family of models (``--protocol paper``).
+
+        Args:
+            family: Its wording and decoding.
+            own_decoding: The checkpoint's own generation arguments, which some families leave in force.
+        """
+        self.family = family
+        self.choices = replace(self.choices, released_family=family.name)
+        self.set_config("generation_kwargs", decoding(self.config.generation_kwargs, own_decoding, family.decoding))
 
     # ------------------------------------------------------------------ data
 
@@ -289,7 +310,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
 
     def doc_to_target(self, doc: Document, doc_to_target: Any = None) -> str:
         """The answer in the requested form: few-shot target and training target."""
-        return answer_form(self.spec.dimension, doc["label"])
+        return answer_form(self.dimension, doc["label"])
 
     def doc_to_image(self, doc: Document, doc_to_image: Any = None) -> dict[str, Any] | None:
         """The clip reference as a plain dict; nothing is opened."""
@@ -297,15 +318,15 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
 
     def _template(self, with_video: bool) -> str:
         if self.choices.protocol == "paper":
-            return VIDEO + PROMPT_RELEASED if with_video else PROMPT_RELEASED
+            return self.family.prompt(self.spec.dataset, with_video)
         if not with_video:
             return self.spec.prompt_text
         return self.spec.prompt_video if self.modality == "video" else self.spec.prompt
 
     def _values(self, doc: Document) -> dict[str, Any]:
-        paper = self.choices.protocol == "paper"
-        labels = (self.spec.released_prompt_labels if paper else ()) or self.spec.labels
-        return {**doc, "labels": labels, "dimension": self.spec.dimension}
+        as_released = self.choices.protocol == "paper" and not self.family.all_labels
+        labels = (self.spec.released_prompt_labels if as_released else ()) or self.spec.labels
+        return {**doc, "labels": labels, "dimension": self.dimension}
 
     def fewshot_context(self, doc: Document, num_fewshot: int, *args: Any, **kwargs: Any) -> str:
         """Build the whole prompt as lm-eval does, with examples drawn for this document.
@@ -341,7 +362,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
             id=doc["id"],
             prompt=ctx,
             labels=self.spec.labels,
-            answer_prefix=answer_prefix(self.spec.dimension),
+            answer_prefix=answer_prefix(self.dimension),
             gen_kwargs=gen_kwargs,
             clip=clip,
             chat=chat,
@@ -398,7 +419,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
             "labels": list(self.spec.labels),
             "modality": self.modality,
             "prompt": self._template(self.has_video),
-            "answer_form": answer_form(self.spec.dimension, "{label}"),
+            "answer_form": answer_form(self.dimension, "{label}"),
             "output_type": self.OUTPUT_TYPE,
             "num_fewshot": config.num_fewshot or 0,
             "fewshot_delimiter": config.fewshot_delimiter,
@@ -424,6 +445,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
     def _lm_eval_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The keys that lm-eval knows; metrics and filter are ours and set apart."""
         theirs = {k: v for k, v in config.items() if k not in OWN_KEYS | {"class", "include"}}
+        released = self.family.decoding if self.choices.protocol == "paper" else {}
         return {
             **theirs,
             "output_type": "generate_until",
@@ -434,7 +456,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
             "doc_to_text": "text",
             "doc_to_target": "label",
             **({"doc_to_image": "clip"} if self.has_video else {}),
-            "generation_kwargs": decoding(config.get("generation_kwargs") or {}),
+            "generation_kwargs": decoding(config.get("generation_kwargs") or {}, released),
             "metric_list": [],
             "metadata": {"version": TASK_VERSION, **self.metadata},
         }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lm_eval.api.model import LM
 
+from harness_ext.decoding import decoding
 from harness_ext.labels import AnswerTokens, answer_grammar, answer_lead, answer_tokens, longest_answer
 from harness_ext.messages import Message, has_chat_template, model_inputs, render_chat, template_text, video_size
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
     from harness_ext.backends.hf_load import Loaded
+    from harness_ext.released import Family
     from harness_ext.video import Frames
 
 logger = logging.getLogger(__name__)
@@ -108,6 +110,7 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         self._loaded = loaded
         self._device = loaded.model.device
         self._template: str | None = None
+        self._opening: list[Message] = []
         self._scorer = LabelScorer(loaded.model)
         self._grammars = Grammars(loaded.tokenizer, vocabulary_size(loaded), self.end_tokens)
         self._answer_tokens: dict[tuple[Any, ...], AnswerTokens] = {}
@@ -138,7 +141,8 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         """Render a chat as the final prompt, `<video>` replaced by what the model's template puts there."""
         thinking = self.options.enable_thinking
         extra = {} if thinking is None else {"enable_thinking": thinking}
-        return render_chat(self.processor, chat_history, add_generation_prompt, self._template, **extra)
+        history = with_opening(chat_history, self._opening)
+        return render_chat(self.processor, history, add_generation_prompt, self._template, **extra)
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The template's text; a string also chooses it by name for the prompts that follow."""
@@ -164,6 +168,39 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     def has_chat_template(self) -> bool:
         """Whether prompts can be rendered as a chat."""
         return has_chat_template(self.processor)
+
+    @property
+    def model_config(self) -> Any:
+        """The model's config, by which a released family is recognised."""
+        return self.model.config
+
+    def checkpoint_decoding(self) -> dict[str, Any]:
+        """The checkpoint's own generation settings, which nothing but ``--protocol paper`` lets into force."""
+        return dict(self._loaded.own_decoding)
+
+    def follow(self, family: Family) -> None:
+        """Show frames and begin chats as the released code does for a family; frames that the user chose stay."""
+        from harness_ext.frame_policy import FramePolicy
+
+        chosen = any(
+            getattr(self.options, name) is not None for name in ("num_frames", "fps", "max_frames", "max_pixels")
+        )
+        if family.frames and not chosen:
+            self.frame_policy = FramePolicy.from_args(**family.frames, video_reader=self.options.video_reader)
+        if family.opening is not None and self.has_chat_template:
+            self._opening = self._opening_turns(family, family.opening)
+
+    def _opening_turns(self, family: Family, opening: str) -> list[Message]:
+        """A first turn and the model's own answer to it."""
+        said: list[Message] = [{"role": "user", "content": opening}]
+        system: list[Message] = [{"role": "system", "content": family.system}] if family.system else []
+        prompt = self.apply_chat_template([*system, *said])
+        settings = generation_settings(decoding(self.checkpoint_decoding(), family.decoding))
+        question = Question(Request("opening turn", opening, prompt, (), "", {}, chat=True), prompt)
+        inputs = self._inputs([question], settings["max_new_tokens"])
+        out = self.model.generate(**inputs, generation_config=self._generation_config(settings))
+        reply = self.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [*said, {"role": "assistant", "content": reply.strip()}]
 
     @property
     def answer_mode(self) -> str:
@@ -352,6 +389,15 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
                 raise ModelError(f"{self.options_source} has no end token", next="pass tokenizer= with one that has")
             self._answer_tokens[key] = answer_tokens(self.tokenizer, request, self.end_tokens[0])
         return self._answer_tokens[key]
+
+
+# ---- chats ------------------------------------------------------------------------------------------------------
+
+
+def with_opening(history: Sequence[Message], opening: Sequence[Message]) -> list[Message]:
+    """Put first turns before a chat, behind its system prompt."""
+    system = [message for message in history[:1] if message["role"] == "system"]
+    return [*system, *opening, *history[len(system) :]]
 
 
 # ---- arguments ---------------------------------------------------------------------------------------------------

@@ -67,6 +67,8 @@ class Loaded:
     video: bool
     """Whether model and processor take video."""
     identity: dict[str, Any] = field(default_factory=dict)
+    own_decoding: dict[str, Any] = field(default_factory=dict)
+    """The checkpoint's generation settings, which are not in force: see `_with_clean_generation`."""
 
     @property
     def tokenizer(self) -> Any:
@@ -86,7 +88,9 @@ def load(source: ModelSource) -> Loaded:
     config = _load_config(source)
     processor = _load_processor(source, config)
     model = _load_model(source, config, processor)
-    loaded = Loaded(model, processor, video=takes_video(processor), identity=_identity(source, model, config))
+    own_decoding = _own_decoding(model)
+    _with_clean_generation(model, tokenizer_of(processor))
+    loaded = Loaded(model, processor, takes_video(processor), _identity(source, model, config), own_decoding)
     if source.peft is not None:
         loaded.model = _with_adapter(source.peft, loaded)
         loaded.identity["peft"] = {"path": source.peft, "digest": folder_digest(Path(source.peft))}
@@ -232,7 +236,7 @@ def _load_model(source: ModelSource, config: Any, processor: Any) -> Any:
             model.to(source.device or _default_device())
     if missing := sorted(info.get("missing_keys", ())):
         logger.warning("%s has no weights for %d tensors, such as %s", source.pretrained, len(missing), missing[0])
-    return _with_clean_generation(model.eval(), tokenizer_of(processor))
+    return model.eval()
 
 
 def _dtype(name: Any) -> Any:
@@ -252,7 +256,15 @@ def _default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _with_clean_generation(model: Any, tokenizer: Any) -> Any:
+def _own_decoding(model: Any) -> dict[str, Any]:
+    """What the checkpoint's generation settings say about choosing tokens."""
+    own = getattr(model, "generation_config", None)
+    said = {} if own is None else own.to_diff_dict()
+    names = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
+    return {name: said[name] for name in names if said.get(name) is not None}
+
+
+def _with_clean_generation(model: Any, tokenizer: Any) -> None:
     """Keep only the end tokens of the checkpoint's generation settings.
 
     `generate` fills whatever a call leaves open from the checkpoint's own file: its temperature, its top_k, its
@@ -268,7 +280,6 @@ def _with_clean_generation(model: Any, tokenizer: Any) -> Any:
     model.generation_config = GenerationConfig(
         eos_token_id=ends or None, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
     )
-    return model
 
 
 # ---- adapter -----------------------------------------------------------------------------------------------------

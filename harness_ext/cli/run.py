@@ -157,8 +157,9 @@ def _parser() -> argparse.ArgumentParser:
         "--protocol",
         choices=PROTOCOLS,
         default="clean",
-        help="`paper` reproduces the released wording and parsing (docs/protocol.md)",
+        help="`paper` does as the released code does for this family of models (docs/protocol.md)",
     )
+    add("--released_family", metavar="NAME", help="which family `paper` follows (default: found by the model's config)")
     add(
         "--on_bad_clip",
         choices=BAD_CLIP_POLICIES,
@@ -340,6 +341,7 @@ def _options(args: argparse.Namespace, arguments: list[str]) -> Any:
         modality=args.modality,
         answer=args.answer,
         protocol=args.protocol,
+        released_family=args.released_family,
         on_bad_clip=args.on_bad_clip,
         require_all=args.require_all,
         run_dir=args.run_dir,

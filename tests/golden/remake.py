@@ -31,12 +31,14 @@ def renderings() -> dict[str, str]:
 
 def _without_data(task_class, file, modality, protocol):
     """A task for rendering alone: everything of the constructor but lm-eval's, which reads the data."""
+    from harness_ext.released import COMMON
     from harness_ext.task import RunChoices, TaskSpec
 
     task = task_class.__new__(task_class)
     task.spec = TaskSpec.from_config({k: v for k, v in file.config.items() if k != "class"})
     task.choices = RunChoices(modality=modality, protocol=protocol)
     task.modality = task._modality()
+    task.family = COMMON
     return task
 
 
