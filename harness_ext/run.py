@@ -454,7 +454,8 @@ def _opening_lines(
     if folder:
         count = folder.journal.torn_lines
         torn = f" ({count} torn line{'s' * (count > 1)} left aside)" if count else ""
-        yield f"journal  {folder.journal.path.parent}   {len(folder.journal):,} answers found{torn}"
+        answers = "1 answer" if len(folder.journal) == 1 else f"{len(folder.journal):,} answers"
+        yield f"journal  {folder.journal.path.parent}   {answers} found{torn}"
     for item in left_out:
         yield f"left out {item.task}: {item.why}; {item.next_step}"
 

@@ -265,7 +265,7 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         from harness_ext.video import decode
 
         try:
-            frames = decode(request.clip, self.frame_policy, who=f"{request.task} {request.id}")
+            frames = decode(request.clip, self.frame_policy, who=f"{request.task} id {request.id}")
         except ClipError:
             if self.options.on_bad_clip == "skip":
                 return None
