@@ -32,7 +32,16 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-__all__ = ["Frames", "clip_digest", "contact_sheet", "decode", "frames_metadata"]
+__all__ = [
+    "Frames",
+    "cache_folder",
+    "clip_digest",
+    "contact_sheet",
+    "decode",
+    "frames_metadata",
+    "pixel_digest",
+    "reader_versions",
+]
 
 # ── what a decoded clip is ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,11 +143,26 @@ def _decode(source: _Source, timeline: _Timeline, clip: Clip, policy: FramePolic
 def _fingerprint(frames_THWC: Pixels, indices: tuple[int, ...], reader: Reader) -> dict[str, Any]:
     return {
         "reader": reader,
-        "version": (_av() if reader == "pyav" else _decord()).__version__,
+        "version": reader_versions(reader)[0],
         "indices": list(indices),
         "size": list(frames_THWC.shape[1:3]),
-        "digest": hashlib.sha256(frames_THWC.data).hexdigest()[:32],
+        "digest": pixel_digest(frames_THWC),
     }
+
+
+def pixel_digest(frames_THWC: Pixels) -> str:
+    """SHA-256 of the pixels, 32 hex digits."""
+    return hashlib.sha256(frames_THWC.data).hexdigest()[:32]
+
+
+def reader_versions(reader: Reader) -> tuple[str, ...]:
+    """Versions of all that frames go through: the reader first, PyAV, which tells the times, Pillow, which resizes.
+
+    Raises:
+        MissingExtraError: One of them is not installed.
+    """
+    own = (_decord().__version__,) if reader == "decord" else ()
+    return (*own, _av().__version__, _pillow().__version__)
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -567,10 +591,8 @@ def _store_digest(source: _Source, digest: str) -> None:
 
 
 def _digest_store() -> sqlite3.Connection:
-    """Open ``digests.sqlite`` in MMLA_CACHE_DIR or the user's cache folder; SQLite lets several processes share it."""
-    import platformdirs
-
-    folder = Path(os.environ.get("MMLA_CACHE_DIR") or platformdirs.user_cache_dir("mmla-eval"))
+    """Open ``digests.sqlite`` in the cache folder; SQLite lets several processes share it."""
+    folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     store = sqlite3.connect(folder / "digests.sqlite", timeout=30)
     store.execute("PRAGMA synchronous = OFF")  # a lost entry is computed again
@@ -578,6 +600,13 @@ def _digest_store() -> sqlite3.Connection:
         "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
     )
     return store
+
+
+def cache_folder() -> Path:
+    """MMLA_CACHE_DIR, else the user's cache folder; it may not exist yet."""
+    import platformdirs
+
+    return Path(os.environ.get("MMLA_CACHE_DIR") or platformdirs.user_cache_dir("mmla-eval"))
 
 
 # ── a picture for people ──────────────────────────────────────────────────────────────────────────────────────────
