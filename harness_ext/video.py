@@ -525,18 +525,37 @@ def _rgb(frame: Any, index: int) -> Pixels:
     return np.ascontiguousarray(np.rot90(image_HWC, quarter_turns)) if quarter_turns else image_HWC
 
 
+_DECORD_READS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
+"""FFmpeg's names of the containers in which decord's frames equal PyAV's; of a transport stream it loses the first."""
+
+
 def _read_with_decord(source: _Source, timeline: _Timeline, wanted: list[int], shrink: _Shrink) -> dict[int, Pixels]:
-    """The same frames through decord; a file of which it counts other frames than PyAV is refused."""
+    """The same frames through decord; a file whose frames could be others than PyAV's is refused."""
     decord = _decord()
+    with _open(source.path) as stream:
+        container = stream.container.format.name
+    if container not in _DECORD_READS:
+        raise _UnreadableError(f"decord reads MP4, Matroska and AVI here, not {container}", "use video_reader=pyav")
     try:
         reader = decord.VideoReader(source.path, num_threads=1)
         if len(reader) != len(timeline.ticks):
             counts = f"decord counts {len(reader):,} frames, PyAV {len(timeline.ticks):,}"
             raise _UnreadableError(counts, "use video_reader=pyav")
-        return {i: shrink(reader.get_batch([i]).asnumpy()[0]) for i in wanted}
-    except (decord.DECORDError, IndexError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        return {i: shrink(image) for i, image in _decord_images(reader, wanted)}
+    except (decord.DECORDError, StopIteration) as error:
+        reason = str(error).strip().rsplit("] ", 1)[-1] or "it ends early"  # without its source file and line
         raise _UnreadableError(f"decord gives up: {reason}", "use video_reader=pyav") from None
+
+
+def _decord_images(reader: Any, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
+    """Read every frame up to the last one wanted: where decord seeks or skips, it takes wrong ones.
+
+    Seen in MPEG-4 with B-frames, in H.264 with open GOPs or gradual recovery, and in transport streams.
+    """
+    for i in range(wanted[-1] + 1):
+        image = reader.next()
+        if i in wanted:
+            yield i, image.asnumpy()
 
 
 _READERS: Mapping[Reader, Callable[[_Source, _Timeline, list[int], _Shrink], dict[int, Pixels]]] = {
