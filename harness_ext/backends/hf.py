@@ -18,6 +18,7 @@ from harness_ext.decoding import decoding
 from harness_ext.labels import AnswerTokens, answer_grammar, answer_lead, answer_tokens, longest_answer
 from harness_ext.messages import Message, has_chat_template, model_inputs, render_chat, template_text, video_size
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
+from harness_ext.session import announce, answer_all
 from mmla_tasks.errors import ClipError, MissingExtraError, ModelError, suggest
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def __init__(self, pretrained: str | None = None, **args: Any) -> None:
         super().__init__()
+        announce(self)
         if pretrained is None:
             raise ModelError("mmla-hf needs a model", next="--model_args pretrained=FOLDER_OR_HUB_NAME")
         from harness_ext.backends import hf_load
@@ -121,8 +123,6 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer through the journal."""
-        from harness_ext.session import answer_all
-
         return list(answer_all(self, requests))
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
