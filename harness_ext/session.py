@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from harness_ext.journal import Journal, request_key
 from harness_ext.requests import Request, Response
@@ -80,6 +81,23 @@ def session(active: Session) -> Iterator[Session]:
         yield active
     finally:
         _current.reset(token)
+
+
+_backends: WeakSet[Any] = WeakSet()
+
+
+def announce(backend: Any) -> None:
+    """Say that this model takes clips as they are; every backend of ours does so when it is made.
+
+    lm-eval makes its model before it builds requests, and tells tasks nothing about it. Held weakly: what was
+    announced ends with the model, where a flag would outlive it and speak for the next model of the process.
+    """
+    _backends.add(backend)
+
+
+def reads_clips() -> bool:
+    """Whether requests are built for a backend of ours: `mmla run` is at work, or one was announced and lives."""
+    return _current.get() is not None or len(_backends) > 0
 
 
 def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:
@@ -207,7 +225,10 @@ def _is_sampled(request: Request) -> bool:
     return bool(request.gen_kwargs.get("do_sample"))
 
 
-def missing_clip(task: str, doc_id: str, clip: Clip, also: int = 0) -> ClipError:
+NEXT_WITHOUT_CLIP = "get the clip, or run with --on_bad_clip skip      --modality text asks without video"
+
+
+def missing_clip(task: str, doc_id: str, clip: Clip, also: int = 0, next: str = NEXT_WITHOUT_CLIP) -> ClipError:
     """The error for a clip that is not there or empty; `also` counts further ones of the same task."""
     missing = clip["size"] is None
     state = "is missing" if missing else "can't be read"
@@ -216,7 +237,7 @@ def missing_clip(task: str, doc_id: str, clip: Clip, also: int = 0) -> ClipError
         file=f"{clip['path']} ({'missing' if missing else '0 bytes'})",
         why=None if missing else "the file is empty; the archive may have been extracted only in part",
         also=f"{also:,} more clips of this task are missing or empty" if also else None,
-        next="get the clip, or run with --on_bad_clip skip      --modality text asks without video",
+        next=next,
     )
 
 

@@ -23,6 +23,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from harness_ext.catalogue import packaged_labels, refuse_faults
 from harness_ext.decoding import decoding
+from harness_ext.frame_policy import FramePolicy
 from harness_ext.prompts import (
     PROMPT,
     PROMPT_TEXT,
@@ -34,6 +35,7 @@ from harness_ext.prompts import (
 )
 from harness_ext.released import COMMON, Family, family_named
 from harness_ext.requests import BAD_CLIP_POLICIES, Request
+from harness_ext.session import reads_clips
 from harness_ext.taskfile import MODALITIES, OWN_KEYS, TaskFile, dataset_beside
 from mmla_tasks.answers import parse_answer
 from mmla_tasks.documents import Dataset, Documents, Split
@@ -230,6 +232,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         self.family = family_named(self.choices.released_family or COMMON.name)
         self._splits: dict[str, Split] = {}
         self._fallback: str | None = None
+        self._images: FramePolicy | None = None
         super().__init__(config=self._lm_eval_config(config))
         self.sampler = DocumentSampler(self)
         parse = partial(LabelFilter, self.spec.labels, self.spec.dimension, rule=self.parsing_rule)
@@ -303,8 +306,23 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
 
     # ---------------------------------------------------------------- prompt
 
+    def build_all_requests(self, **kwargs: Any) -> None:
+        """Make prompts and requests; for a model that is none of ours a clip becomes images.
+
+        Raises:
+            UsageError: the metadata asks for what images do not allow.
+            ClipError: a clip that is to be shown as images is missing.
+        """
+        self._images = self._image_policy() if self.has_video and not reads_clips() else None
+        super().build_all_requests(**kwargs)
+
+    def _image_policy(self) -> FramePolicy:
+        from harness_ext.lazy_images import image_policy
+
+        return image_policy(self.metadata)
+
     def doc_to_text(self, doc: Document, doc_to_text: Any = None) -> str:
-        """Render the prompt of a document; one ``<video>`` place when it has a clip to show."""
+        """Render the prompt of a document; one ``<video>`` place, or one for each image, when it has a clip to show."""
         with_video = self.has_video and doc["clip"] is not None
         return render(self._template(with_video), self._values(doc))
 
@@ -313,10 +331,22 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         return answer_form(self.dimension, doc["label"])
 
     def doc_to_image(self, doc: Document, doc_to_image: Any = None) -> dict[str, Any] | None:
-        """The clip reference as a plain dict; nothing is opened."""
-        return dict(doc["clip"]) if doc["clip"] is not None else None
+        """The clip reference as a plain dict, or its images (`ClipImages`); nothing is opened."""
+        if doc["clip"] is None or self._images is None:
+            return dict(doc["clip"]) if doc["clip"] is not None else None
+        from harness_ext.lazy_images import clip_images
+
+        return clip_images(doc["clip"], self._images, self.spec.task, doc["id"])
 
     def _template(self, with_video: bool) -> str:
+        template = self._video_template(with_video)
+        if self._images is None:
+            return template
+        from harness_ext.lazy_images import with_image_places
+
+        return with_image_places(template, self._images)
+
+    def _video_template(self, with_video: bool) -> str:
         if self.choices.protocol == "paper":
             return self.family.prompt(self.spec.dataset, with_video)
         if not with_video:

@@ -14,7 +14,7 @@ from typing import Any
 from lm_eval.api.model import LM
 
 from harness_ext.requests import ANSWER_MODES, Request, Response
-from harness_ext.session import answer_all
+from harness_ext.session import announce, answer_all
 from mmla_tasks.errors import ModelError, suggest
 
 RULES = ("gold", "random", "first")
@@ -54,6 +54,7 @@ class EchoLM(LM):  # type: ignore[misc]
         **unknown: Any,
     ) -> None:
         super().__init__()
+        announce(self)
         if unknown:
             name = next(iter(unknown))
             known = ("script", "rule", "error_rate", "unparsed_rate", "seed", "answer")

@@ -19,6 +19,7 @@ from harness_ext.labels import AnswerTokens, answer_grammar, answer_lead, answer
 from harness_ext.messages import Message, has_chat_template, model_inputs, render_chat, template_text, video_size
 from harness_ext.prefetch import prefetched
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
+from harness_ext.session import announce, answer_all
 from mmla_tasks.errors import ClipError, MissingExtraError, ModelError, suggest
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def __init__(self, pretrained: str | None = None, **args: Any) -> None:
         super().__init__()
+        announce(self)
         if pretrained is None:
             raise ModelError("mmla-hf needs a model", next="--model_args pretrained=FOLDER_OR_HUB_NAME")
         from harness_ext.backends import hf_load
@@ -123,8 +125,6 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer through the journal."""
-        from harness_ext.session import answer_all
-
         return list(answer_all(self, requests))
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:

@@ -15,7 +15,7 @@ from typing import Any
 from lm_eval.api.model import LM
 
 from harness_ext.requests import Request, Response
-from harness_ext.session import answer_all
+from harness_ext.session import announce, answer_all
 from mmla_tasks.errors import DataError, ModelError, suggest
 
 _SHOWN = 10
@@ -50,6 +50,7 @@ class PredictionsLM(LM):  # type: ignore[misc]
         **unknown: Any,
     ) -> None:
         super().__init__()
+        announce(self)
         if unknown:
             wrong = next(iter(unknown))
             raise ModelError(

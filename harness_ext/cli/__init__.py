@@ -11,6 +11,8 @@ VERBS = {
     "show": "print rendered prompts, tokens and labels of a task; draw its frames",
     "check": "validate task YAMLs strictly, all faults at once",
     "where": "print the folder of the task YAMLs, for lm_eval --include_path",
+    "link": "link the task YAMLs into lm-eval, which then finds them without --include_path",
+    "unlink": "take these links away again",
 }
 
 EXAMPLES = """\
