@@ -32,22 +32,30 @@ def decoding(*overrides: Mapping[str, Any]) -> dict[str, Any]:
     8
     >>> decoding({"temperature": 0.7})["do_sample"]
     True
+    >>> decoding(decoding({}), {"temperature": 0.7})["do_sample"]
+    True
     """
     asked: dict[str, Any] = {}
     for override in overrides:
-        asked |= {("max_gen_toks" if k in _SAME_AS_MAX_GEN_TOKS else k): v for k, v in override.items()}
+        asked |= _layer(override)
+    if asked.get("do_sample") and not asked.get("temperature"):
+        asked["temperature"] = 1.0
+    return {**DECODING, "until": list(DECODING["until"]), **asked}
+
+
+def _layer(override: Mapping[str, Any]) -> dict[str, Any]:
+    """One override under one name for each thing, checked; a temperature alone says whether to sample."""
+    asked = {("max_gen_toks" if k in _SAME_AS_MAX_GEN_TOKS else k): v for k, v in override.items()}
     warm = asked.get("temperature")
     if warm is not None and (isinstance(warm, bool) or not isinstance(warm, (int, float)) or warm < 0):
         raise UsageError(f"temperature is {warm!r}", next="write a number of at least 0")
     if warm and asked.get("do_sample") is False:
         raise UsageError(f"temperature={warm:g} has no effect with do_sample=False", next="leave one of them out")
-    if warm and "do_sample" not in asked:
-        asked["do_sample"] = True
-    if asked.get("do_sample") and not warm:
-        asked["temperature"] = 1.0
+    if warm is not None and "do_sample" not in asked:
+        asked["do_sample"] = warm > 0
     limit = asked.get("max_gen_toks")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise UsageError(f"max_gen_toks is {limit!r}", next="write a whole number of at least 1")
     if isinstance(asked.get("until"), str):
         asked["until"] = [asked["until"]]
-    return {**DECODING, "until": list(DECODING["until"]), **asked}
+    return asked
