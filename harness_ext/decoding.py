@@ -35,7 +35,10 @@ def decoding(*overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
     asked: dict[str, Any] = {}
     for override in overrides:
-        asked |= {("max_gen_toks" if k in _SAME_AS_MAX_GEN_TOKS else k): v for k, v in override.items()}
+        given = {("max_gen_toks" if k in _SAME_AS_MAX_GEN_TOKS else k): v for k, v in override.items()}
+        if given.get("temperature") and "do_sample" not in given:
+            asked.pop("do_sample", None)  # a task's greedy default, say: the later temperature says more
+        asked |= given
     warm = asked.get("temperature")
     if warm is not None and (isinstance(warm, bool) or not isinstance(warm, (int, float)) or warm < 0):
         raise UsageError(f"temperature is {warm!r}", next="write a number of at least 0")
