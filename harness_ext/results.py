@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.frame_policy import FramePolicy
+from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
 from harness_ext.released import COMMON, family_named
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
@@ -79,6 +80,7 @@ def build_results(
             "protocol": options.protocol,
             **({"released_family": options.released_family} if options.released_family else {}),
             "modality": options.modality or "as the tasks say",
+            **_label_order(options),
             "chat_template": _chat_template(backend, options),
             "frame_policy": _frame_policy(backend, tasks),
             "decoding": {name: dict(task.config.generation_kwargs) for name, task in tasks.items()},
@@ -172,6 +174,7 @@ def _task_block(task: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "dimension": task.spec.dimension,
         "modality": task.modality,
         "labels": list(labels),
+        **({"prompt_labels": list(task.prompt_labels)} if task.choices.label_order else {}),
         "data": _data_block(task),
         "counts": _counts(responses, answers),
         "intervals": {
@@ -242,6 +245,7 @@ def _notes(
         yield SAMPLE_NOTE
     if options.model == "mmla-echo":
         yield f"answers by the echo rule `{backend.rule}`, not by a model: scores mean nothing"
+    yield from _repeat_notes(options)
     asked = sum(len(rows) for rows in evaluated["samples"].values())
     there = sum(len(task.eval_docs) for task in tasks.values())
     if asked < there:
@@ -277,6 +281,18 @@ def _unreleased(backend: Any, options: RunOptions) -> Iterator[str]:
         yield f"decoding differs from the released one: --gen_kwargs {dict(options.gen_kwargs)}"
 
 
+def _repeat_notes(options: RunOptions) -> Iterator[str]:
+    order = LabelOrder.read(options.label_order)
+    last = options.repeats - 1
+    if options.repeats == 1:
+        if order.is_shuffled:
+            yield f"labels {order}: the prompt lists them in a drawn order"
+        return
+    to = f"labels {order} to {order.later(last)}" if order.is_shuffled else "labels as declared"
+    seeds = "" if options.seed[2] is None else f", torch seeds {options.seed[2]} to {options.seed[2] + last}"
+    yield f"mean ± standard deviation of {options.repeats} repeats: {to}{seeds}; intervals span all repeats"
+
+
 def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: (None if isinstance(value, float) and math.isnan(value) else value) for key, value in values.items()}
 
@@ -291,10 +307,17 @@ def _config(backend: Any, options: RunOptions) -> dict[str, Any]:
         "samples": dict(options.samples) if options.samples is not None else None,
         "gen_kwargs": dict(options.gen_kwargs) or None,
         "num_fewshot": options.num_fewshot,
+        **_label_order(options),
         "system_instruction": options.system_instruction,
         **dict(zip(("random_seed", "numpy_seed", "torch_seed", "fewshot_seed"), options.seed, strict=False)),
         "command": options.command,
     }
+
+
+def _label_order(options: RunOptions) -> dict[str, str]:
+    """The order of the labels in the prompt, where it is not the declared one."""
+    order = LabelOrder.read(options.label_order)
+    return {"label_order": str(order)} if order.is_shuffled else {}
 
 
 def _identity(backend: Any) -> dict[str, Any]:

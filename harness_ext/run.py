@@ -19,9 +19,11 @@ from typing import Any
 
 from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, yaml_folder
 from harness_ext.decoding import decoding
+from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
 from harness_ext.plugin import BACKENDS
 from harness_ext.released import family_named, family_of
+from harness_ext.repeats import numbered, over_repeats, refuse_equal_repeats, repeats_of
 from harness_ext.requests import ANSWER_MODES
 from harness_ext.results import LeftOut, build_results, sample_rows
 from harness_ext.run_folder import SAMPLES, RunFolder
@@ -54,6 +56,10 @@ class RunOptions:
     limit: float | None = None
     samples: Mapping[str, list[int]] | None = None
     num_fewshot: int | None = None
+    label_order: str | None = None
+    """``declared`` or ``shuffled:SEED``; None: as declared."""
+    repeats: int = 1
+    """How often everything is asked."""
     batch_size: int | str | None = None
     max_batch_size: int | None = None
     device: str | None = None
@@ -92,6 +98,9 @@ class RunOptions:
             raise UsageError(f"--num_fewshot {self.num_fewshot} is below 0")
         if self.released_family is not None and self.protocol != "paper":
             raise UsageError("--released_family goes with --protocol paper", next="add it, or leave the family out")
+        if self.repeats < 1:
+            raise UsageError(f"--repeats {self.repeats} asks nothing", next="write a whole number of at least 1")
+        LabelOrder.read(self.label_order)
         decoding(self.gen_kwargs)
 
     @property
@@ -130,6 +139,8 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
         folder = stack.enter_context(_open_folder(options)) if options.run_dir else None
         with _quiet_lm_eval(options.write_out):
             loaded = load_tasks(names, options)
+            if options.protocol != "paper":  # there the model's family decides whether answers are sampled
+                refuse_equal_repeats(loaded["tasks"], options)
             left_out = _leave_out_without_clips(loaded, options, catalogue)
             options = replace(options, samples=_chosen_rows(options, loaded["tasks"], left_out))
             asked = _asked_documents(loaded["tasks"], options)
@@ -138,31 +149,51 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
             backend = _load_backend(options, loaded["tasks"], asked)
             if options.protocol == "paper":
                 options = _follow_released(backend, loaded["tasks"], options)
+                refuse_equal_repeats(loaded["tasks"], options)
             if folder:
                 folder.claim()
             clock.lap("load")
             for line in _opening_lines(backend, options, folder, left_out):
                 say(line)
             active = Session(
-                journal=folder.journal if folder else None,
-                progress=progress,
-                on_bad_clip=options.on_bad_clip,
-                seed=options.seed[2] if len(options.seed) > 2 else None,
+                journal=folder.journal if folder else None, progress=progress, on_bad_clip=options.on_bad_clip
             )
             with session(active):
-                evaluated = _evaluate(backend, loaded, options)
+                repeats = [
+                    _ask_and_score(backend, loaded, repeat, active, left_out, say, number)
+                    for number, repeat in enumerate(repeats_of(options))
+                ]
         clock.lap("answer and score")
         if hasattr(backend, "decode_wait_seconds"):
             clock.seconds["decode waits"] = round(backend.decode_wait_seconds, 3)
-        results = build_results(evaluated, loaded, backend, options, left_out=left_out, root=_root(loaded["tasks"]))
-        note = SAMPLE_NOTE if results["mmla"]["notes"][:1] == [SAMPLE_NOTE] else None
-        samples = {task: list(sample_rows(rows, note)) for task, rows in evaluated["samples"].items()}
+        samples = [rows for _, rows in repeats]
+        results = over_repeats([results for results, _ in repeats], samples)
         clock.lap("report")
         results["timings"] = clock.seconds
-        outcome = RunOutcome(results, samples, found=active.found)
+        outcome = RunOutcome(results, numbered(samples), found=active.found)
         if folder:
             outcome.written = _write(folder, outcome, options)
     return outcome
+
+
+def _ask_and_score(
+    backend: Any,
+    loaded: Mapping[str, Any],
+    options: RunOptions,
+    active: Session,
+    left_out: Sequence[LeftOut],
+    say: Any,
+    number: int,
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """One repeat, counted from 0: its results, and its sample rows by task."""
+    _seed(options.seed)
+    active.seed = options.seed[2] if len(options.seed) > 2 else None
+    for line in _repeat_lines(options, number):
+        say(line)
+    evaluated = _evaluate(backend, loaded, options)
+    results = build_results(evaluated, loaded, backend, options, left_out=left_out, root=_root(loaded["tasks"]))
+    note = SAMPLE_NOTE if results["mmla"]["notes"][:1] == [SAMPLE_NOTE] else None
+    return results, {task: list(sample_rows(rows, note)) for task, rows in evaluated["samples"].items()}
 
 
 def _open_folder(options: RunOptions) -> RunFolder:
@@ -187,6 +218,7 @@ def _folder_identity(options: RunOptions) -> dict[str, Any]:
         "fewshot_seed": options.seed[-1],
         "chat_template": options.apply_chat_template,
         "system_instruction": options.system_instruction,
+        **({"label_order": order} if (order := _shuffled(options)) else {}),
     }
 
 
@@ -206,6 +238,7 @@ def load_tasks(names: Sequence[str], options: RunOptions) -> dict[str, Any]:
         protocol=options.protocol,
         released_family=options.released_family,
         on_bad_clip=options.on_bad_clip,
+        label_order=_shuffled(options),
     )
     manager = TaskManager(
         include_path=[str(yaml_folder()), *(str(p.resolve()) for p in options.include_path)],
@@ -214,6 +247,12 @@ def load_tasks(names: Sequence[str], options: RunOptions) -> dict[str, Any]:
     )
     loaded: dict[str, Any] = manager.load(list(names))
     return loaded
+
+
+def _shuffled(options: RunOptions) -> str | None:
+    """The label order of a run that does not take the declared one."""
+    order = LabelOrder.read(options.label_order)
+    return str(order) if order.is_shuffled else None
 
 
 def _leave_out_without_clips(loaded: dict[str, Any], options: RunOptions, catalogue: Catalogue) -> list[LeftOut]:
@@ -326,6 +365,8 @@ def _load_backend(options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[
     except ModuleNotFoundError as error:
         extra = options.model.removeprefix("mmla-")
         raise MissingExtraError(str(error.name), extra=extra, purpose=options.model) from None
+    if options.repeats > 1 and not getattr(backend, "REPEATABLE", True):
+        raise UsageError(f"--repeats {options.repeats}: {options.model} answers the same each time", next="--repeats 1")
     video = [name for name, task in tasks.items() if task.has_video]
     if video and not getattr(backend, "MULTIMODAL", False):
         raise ModelError(
@@ -396,6 +437,7 @@ def _evaluate(backend: Any, loaded: Mapping[str, Any], options: RunOptions) -> d
         if options.num_fewshot is not None:
             task.set_config("num_fewshot", options.num_fewshot)
         task.set_fewshot_seed(options.seed[-1])
+        task.choices = replace(task.choices, label_order=_shuffled(options))
     chat = chat_template_applied(backend, options)
     multiturn = options.fewshot_as_multiturn if options.fewshot_as_multiturn is not None else chat
     results: dict[str, Any] = lm_evaluate(
@@ -452,7 +494,9 @@ def _opening_lines(
 ) -> Iterator[str]:
     described = backend.describe() if hasattr(backend, "describe") else options.model
     protocol = f"{options.protocol} ({options.released_family})" if options.released_family else options.protocol
-    yield f"{described}  answers: {options.answer_mode}  protocol: {protocol}"
+    shuffled = _shuffled(options)
+    order = f"  labels {shuffled}" if shuffled else ""
+    yield f"{described}  answers: {options.answer_mode}  protocol: {protocol}{order}"
     if folder:
         count = folder.journal.torn_lines
         torn = f" ({count} torn line{'s' * (count > 1)} left aside)" if count else ""
@@ -462,11 +506,18 @@ def _opening_lines(
         yield f"left out {item.task}: {item.why}; {item.next_step}"
 
 
+def _repeat_lines(repeat: RunOptions, number: int) -> Iterator[str]:
+    if repeat.repeats > 1:
+        order = LabelOrder.read(repeat.label_order)
+        yield f"repeat {number + 1} of {repeat.repeats}   labels {order}, torch seed {repeat.seed[2]}"
+
+
 def _write(folder: RunFolder, outcome: RunOutcome, options: RunOptions) -> list[Path]:
     """Write samples, results and score card; with ``--predict_only`` the samples alone."""
     from harness_ext.reports.scorecard import score_card
 
-    folder.keep_earlier({task: counts["effective"] for task, counts in outcome.results["n-samples"].items()})
+    asked = {task: counts["effective"] for task, counts in outcome.results["n-samples"].items()}
+    folder.keep_earlier(asked, repeats=options.repeats)
     for task, rows in outcome.samples.items():
         folder.write_samples(task, rows)
     if options.predict_only:
@@ -484,7 +535,7 @@ class _Clock:
 
     def lap(self, stage: str) -> None:
         now = time.perf_counter()
-        self.seconds[stage] = round(now - self._last, 3)
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 3)
         self.seconds["total"] = round(now - self._started, 3)
         self._last = now
 

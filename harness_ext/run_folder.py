@@ -93,17 +93,20 @@ class RunFolder:
         """
         self._write_text(self.path / MANIFEST, _dumped(self.identity))
 
-    def keep_earlier(self, rows: Mapping[str, int]) -> Path | None:
+    def keep_earlier(self, rows: Mapping[str, int], repeats: int = 1) -> Path | None:
         """Move results, samples and score card aside when they cover what the new ones do not.
 
         Args:
             rows: Leaf task -> rows of the new results.
+            repeats: How often the new results asked them.
 
         Returns:
             The folder ``earlier-N`` they are in now; None when nothing would be lost.
         """
-        before = (_read_mapping(self.path / RESULTS) or {}).get("n-samples") or {}
-        if all(rows.get(task, 0) >= counts["effective"] for task, counts in before.items()):
+        results = _read_mapping(self.path / RESULTS) or {}
+        before = results.get("n-samples") or {}
+        repeated = results.get("mmla", {}).get("repeats", {}).get("count", 1)
+        if repeats >= repeated and all(rows.get(task, 0) >= counts["effective"] for task, counts in before.items()):
             return None
         aside = self.path / f"earlier-{1 + sum(1 for _ in self.path.glob('earlier-*'))}"
         aside.mkdir()

@@ -24,6 +24,7 @@ from lm_eval.api.task import ConfigurableTask
 from harness_ext.catalogue import packaged_labels, refuse_faults
 from harness_ext.decoding import decoding
 from harness_ext.frame_policy import FramePolicy
+from harness_ext.label_order import LabelOrder
 from harness_ext.prompts import (
     PROMPT,
     PROMPT_TEXT,
@@ -92,6 +93,8 @@ class RunChoices:
     released_family: str | None = None
     """Whose released settings `paper` reproduces; None until the model is known."""
     on_bad_clip: str = "error"
+    label_order: str | None = None
+    """None: as declared."""
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> RunChoices:
@@ -107,6 +110,7 @@ class RunChoices:
             if getattr(choices, name) not in values:
                 listed = ", ".join(str(v) for v in values if v)
                 raise UsageError(f"{name} `{getattr(choices, name)}` is not known", choices=listed)
+        LabelOrder.read(choices.label_order)
         if choices.protocol == "paper" and choices.modality == "video":
             raise UsageError(
                 "the released code always shows the text: it has no video-only prompt",
@@ -354,9 +358,14 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         return self.spec.prompt_video if self.modality == "video" else self.spec.prompt
 
     def _values(self, doc: Document) -> dict[str, Any]:
+        return {**doc, "labels": self.prompt_labels, "dimension": self.dimension}
+
+    @property
+    def prompt_labels(self) -> tuple[str, ...]:
+        """The labels that the prompt lists, in its order."""
         as_released = self.choices.protocol == "paper" and not self.family.all_labels
         labels = (self.spec.released_prompt_labels if as_released else ()) or self.spec.labels
-        return {**doc, "labels": labels, "dimension": self.dimension}
+        return LabelOrder.read(self.choices.label_order).arrange(labels, self.spec.dataset)
 
     def fewshot_context(self, doc: Document, num_fewshot: int, *args: Any, **kwargs: Any) -> str:
         """Build the whole prompt as lm-eval does, with examples drawn for this document.

@@ -37,6 +37,7 @@ class PredictionsLM(LM):  # type: ignore[misc]
     MULTIMODAL = True
     answer_mode = "generate"
     deterministic = False  # answers belong to documents, not to questions
+    REPEATABLE = False  # the file says the same each time
 
     def __init__(
         self,

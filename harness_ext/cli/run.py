@@ -174,6 +174,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="examples in the prompt (text tasks), drawn per document from train",
     )
+    add(
+        "--label_order",
+        metavar="ORDER",
+        help="order of the labels in the prompt: declared (default) or shuffled:SEED",
+    )
+    add(
+        "--repeats",
+        type=int,
+        default=1,
+        metavar="K",
+        help="ask everything K times: label order SEED + r, torch seed + r (default 1)",
+    )
     add("--limit", "-L", type=float, metavar="N", help="rows per task, as a count or a share below 1")
     add(
         "--samples",
@@ -348,6 +360,8 @@ def _options(args: argparse.Namespace, arguments: list[str]) -> Any:
         limit=args.limit,
         samples=_samples(args.samples),
         num_fewshot=args.num_fewshot,
+        label_order=args.label_order,
+        repeats=args.repeats,
         batch_size=args.batch_size,
         max_batch_size=args.max_batch_size,
         device=args.device,

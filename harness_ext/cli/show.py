@@ -34,6 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--include_path", metavar="FOLDER", action="append", default=[], type=Path)
     parser.add_argument("--modality", choices=MODALITIES)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="clean")
+    parser.add_argument("--released_family", metavar="NAME", help="which family `paper` follows")
+    parser.add_argument("--label_order", metavar="ORDER", help="declared (default) or shuffled:SEED")
     parser.add_argument("--num_fewshot", type=int, default=0, metavar="N")
     parser.add_argument("--pretrained", metavar="MODEL", help="apply this model's chat template and count its tokens")
     parser.add_argument("--num_frames", type=int, metavar="N", help="frames per clip (default 4)")
@@ -60,7 +62,9 @@ def _task(args: argparse.Namespace) -> Any:
         data_dir=args.data_dir,
         modality=args.modality,
         protocol=args.protocol,
+        released_family=args.released_family,
         num_fewshot=args.num_fewshot,
+        label_order=args.label_order,
     )
     return load_tasks([name], options)["tasks"][name]
 
@@ -73,6 +77,8 @@ def _about(task: Any) -> Iterator[str]:
     elif split.difference:
         yield f"note: {split.difference}"
     yield f"labels ({len(task.spec.labels)}): {', '.join(task.spec.labels)}"
+    if task.choices.label_order:
+        yield f"labels {task.choices.label_order}: {', '.join(task.prompt_labels)}"
     yield f"decoding: {task.config.generation_kwargs}"
 
 

@@ -20,9 +20,11 @@ def print_scores(results: Mapping[str, Any], console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     table.add_column("", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for heading in ("acc", "95 %", "wF1", "mF1", "unparsed", "majority"):
-        table.add_column(heading, justify="right", no_wrap=True)
     shown = list(rows(results))
+    repeated = any(row.agreement is not None for row in shown)
+    agreement = ["agreement"] if repeated else []
+    for heading in ("acc", "95 %", "wF1", "mF1", "unparsed", *agreement, "majority"):
+        table.add_column(heading, justify="right", no_wrap=True)
     comparable = any(row.published for row in shown)
     beside = comparable and console.width >= ROOM_FOR_PUBLISHED
     if beside:
@@ -34,17 +36,18 @@ def print_scores(results: Mapping[str, Any], console: Console) -> None:
         table.add_row(
             dimension,
             row.dataset,
-            number(row.acc),
+            spread(row.acc, row.acc_sd),
             interval(row.low, row.high),
-            number(row.weighted_f1),
-            number(row.macro_f1),
+            spread(row.weighted_f1, row.weighted_f1_sd),
+            spread(row.macro_f1, row.macro_f1_sd),
             "" if row.unparsed is None else f"{row.unparsed:.1f} %",
+            *([f"{number(row.agreement)} %"] if repeated else []),
             number(row.majority),
             *([row.published] if beside else []),
         )
     for average in averages(results):
         bounds = "" if average.low is None or average.high is None else interval(average.low, average.high)
-        table.add_row(Text(average.name), "", number(average.acc), bounds)
+        table.add_row(Text(average.name), "", spread(average.acc, average.sd), bounds)
     console.print()
     console.print(table)
     if comparable and not beside:
@@ -56,6 +59,11 @@ def print_scores(results: Mapping[str, Any], console: Console) -> None:
 def number(value: float | None) -> str:
     """One decimal, or a dash for what cannot be said."""
     return "–" if value is None else f"{value:.1f}"
+
+
+def spread(value: float | None, sd: float | None) -> str:
+    """Such as ``56.8``, or ``56.8 ± 1.2`` where there are repeats."""
+    return number(value) if sd is None else f"{number(value)} ± {sd:.1f}"
 
 
 def interval(low: float, high: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from harness_ext.reports.console import interval, number
+from harness_ext.reports.console import interval, number, spread
 from harness_ext.reports.table import averages, notes, rows
 from mmla_tasks.published import source
 
@@ -28,6 +28,9 @@ def score_card(results: Mapping[str, Any]) -> str:
         published_source=source(),
         number=number,
         interval=interval,
+        spread=spread,
+        repeats=results["mmla"].get("repeats"),
+        percent=lambda value: number(None if value is None else 100 * value),
         outcomes=_outcomes,
     )
     return text
@@ -62,6 +65,8 @@ def _made(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         "protocol": " as for ".join(filter(None, (block["protocol"], block.get("released_family")))),
         "system prompt": config["system_instruction"],
         "modality": block["modality"],
+        "labels": block.get("label_order"),
+        "repeats": _repeats(block.get("repeats")),
         "chat template": "applied" if block["chat_template"]["applied"] else "none",
         "few-shot examples": ", ".join(sorted({str(results["n-shot"].get(task, 0)) for task in block["tasks"]})),
         "frames": _plain(block["frame_policy"]) if block["frame_policy"] else None,
@@ -70,6 +75,13 @@ def _made(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         "versions": _plain(block["versions"]),
     }
     return [(name, str(value)) for name, value in shown.items() if value is not None]
+
+
+def _repeats(block: Mapping[str, Any] | None) -> str | None:
+    if block is None:
+        return None
+    orders = list(dict.fromkeys(block["label_orders"]))
+    return f"{block['count']}, labels {', '.join(orders)}, torch seeds {', '.join(map(str, block['torch_seeds']))}"
 
 
 def _plain(values: Mapping[str, Any]) -> str:

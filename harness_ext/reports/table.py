@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,13 +24,19 @@ class Row:
     dataset: str
     rows: int
     acc: float | None
+    acc_sd: float | None
+    """Standard deviation over repeats; None without repeats. So are the others."""
     low: float
     high: float
     weighted_f1: float | None
+    weighted_f1_sd: float | None
     macro_f1: float | None
+    macro_f1_sd: float | None
     macro_f1_low: float
     macro_f1_high: float
     unparsed: float | None
+    agreement: float | None
+    """Rows that got one and the same label in all repeats; None without repeats."""
     majority: float | None
     prior: float | None
     published: str
@@ -42,6 +49,7 @@ class Average:
 
     name: str
     acc: float
+    sd: float | None = None
     low: float | None = None
     high: float | None = None
 
@@ -50,6 +58,7 @@ def rows(results: Mapping[str, Any]) -> Iterator[Row]:
     """One row per task that was run, in the order of the run."""
     for name, block in results["mmla"]["tasks"].items():
         scores = results["results"][name]
+        repeated = _repeats(results).get(name, {})
         low, high = block["intervals"]["acc"]
         f1_low, f1_high = block["intervals"]["macro_f1"]
         yield Row(
@@ -58,13 +67,17 @@ def rows(results: Mapping[str, Any]) -> Iterator[Row]:
             dataset=block["dataset"],
             rows=block["counts"]["asked"],
             acc=_percent(scores.get("acc,none")),
+            acc_sd=_spread(repeated, "acc"),
             low=100 * low,
             high=100 * high,
             weighted_f1=_percent(scores.get("weighted_f1,none")),
+            weighted_f1_sd=_spread(repeated, "weighted_f1"),
             macro_f1=_percent(scores.get("macro_f1,none")),
+            macro_f1_sd=_spread(repeated, "macro_f1"),
             macro_f1_low=100 * f1_low,
             macro_f1_high=100 * f1_high,
             unparsed=_percent(scores.get("unparsed,none")),
+            agreement=_percent(repeated.get("agreement")),
             majority=_percent(block["baselines"]["majority"]["accuracy"]),
             prior=_percent(block["baselines"]["prior"]["accuracy"]),
             published=_published(block) if block["counts"]["asked"] == block["data"]["known_rows"] else "",
@@ -82,15 +95,51 @@ def averages(results: Mapping[str, Any]) -> list[Average]:
     if len(known) < 2:
         return []
     total = sum(asked for _, asked in known)
-    correct = round(sum(acc * asked for acc, asked in known))
-    low, high = wilson_interval(correct, total)
+    correct = round(sum(acc * asked for acc, asked in known), 6)  # no whole number where it is a mean over repeats
+    low, high = wilson_interval(round(correct), total)
     whole = list(blocks) in _benchmarks() and all(
         b["counts"]["asked"] == b["data"]["known_rows"] for b in blocks.values()
     )
+    weights = {name: block["counts"]["asked"] for name, block in blocks.items()}
     return [
-        Average("all rows (leaderboard)" if whole else "all rows", 100 * correct / total, 100 * low, 100 * high),
-        Average("mean of datasets", 100 * sum(acc for acc, _ in known) / len(known)),
+        Average(
+            "all rows (leaderboard)" if whole else "all rows",
+            100 * correct / total,
+            _spread_of_mean(results, weights),
+            100 * low,
+            100 * high,
+        ),
+        Average(
+            "mean of datasets",
+            100 * sum(acc for acc, _ in known) / len(known),
+            _spread_of_mean(results, dict.fromkeys(weights, 1)),
+        ),
     ]
+
+
+def _repeats(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Task -> its spread over repeats; empty without repeats."""
+    tasks: Mapping[str, Any] = results["mmla"].get("repeats", {}).get("tasks", {})
+    return tasks
+
+
+def _spread(repeated: Mapping[str, Any], metric: str) -> float | None:
+    sd: float | None = repeated.get("metrics", {}).get(metric, {}).get("sd")
+    return _percent(sd)
+
+
+def _spread_of_mean(results: Mapping[str, Any], weights: Mapping[str, int]) -> float | None:
+    """Standard deviation, over repeats, of a weighted mean of tasks' accuracies, in percent."""
+    repeated = {
+        name: block["metrics"]["acc"]["values"]
+        for name, block in _repeats(results).items()
+        if "acc" in block["metrics"]
+    }
+    total = sum(weights[name] for name in repeated)
+    if not total:
+        return None
+    of_repeats = zip(*([weights[name] * value for value in values] for name, values in repeated.items()), strict=True)
+    return float(100 * statistics.stdev(sum(values) / total for values in of_repeats))
 
 
 def notes(results: Mapping[str, Any]) -> list[str]:

@@ -38,7 +38,7 @@ def _without_data(task_class, file, modality, protocol):
     task.spec = TaskSpec.from_config({k: v for k, v in file.config.items() if k != "class"})
     task.choices = RunChoices(modality=modality, protocol=protocol)
     task.modality = task._modality()
-    task.family = COMMON
+    task.family, task._images = COMMON, None
     return task
 
 
