@@ -1,4 +1,4 @@
-"""Load any transformers model for `mmla-hf`: a causal LM, or one that takes video, chosen from config and processor."""
+"""Load any transformers model for `mmla-hf`: a causal LM, or one that takes clips, chosen from config and processor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness_ext.messages import takes_video, tokenizer_of
+from harness_ext.messages import ClipsAs, clips_as, tokenizer_of
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 logger = logging.getLogger(__name__)
@@ -64,8 +64,8 @@ class Loaded:
     model: Any
     processor: Any
     """A processor, or the bare tokenizer of a text model."""
-    video: bool
-    """Whether model and processor take video."""
+    clips_as: ClipsAs | None
+    """How model and processor take a clip: as video, as images, or not at all."""
     identity: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -86,7 +86,7 @@ def load(source: ModelSource) -> Loaded:
     config = _load_config(source)
     processor = _load_processor(source, config)
     model = _load_model(source, config, processor)
-    loaded = Loaded(model, processor, video=takes_video(processor), identity=_identity(source, model, config))
+    loaded = Loaded(model, processor, clips_as(processor), identity=_identity(source, model, config))
     if source.peft is not None:
         loaded.model = _with_adapter(source.peft, loaded)
         loaded.identity["peft"] = {"path": source.peft, "digest": folder_digest(Path(source.peft))}
