@@ -266,8 +266,9 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             max_pixels=self._max_pixels,
         )
         self._check_lengths(questions, inputs, new_tokens)
-        dtype = self.model.dtype
-        return {k: v.to(self._device, dtype if v.is_floating_point() else None) for k, v in inputs.items()}
+        # Pictures in the model's precision, but not seconds, one number a clip: rounded, they would shift positions.
+        dtypes = {k: self.model.dtype if v.is_floating_point() and v.ndim > 1 else None for k, v in inputs.items()}
+        return {k: v.to(self._device, dtypes[k]) for k, v in inputs.items()}
 
     def _check_lengths(self, questions: Sequence[Question], inputs: Mapping[str, Any], new_tokens: int) -> None:
         """Nothing is cut to fit: half a video or half a prompt would be scored as if it were whole."""

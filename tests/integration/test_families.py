@@ -244,3 +244,17 @@ def test_beyond_a_sliding_window_labels_are_scored_one_by_one(
         found = scores_of(answered(lm, asked, answer="rank"))
     assert caplog.text.count("longer than the sliding window of 200 tokens") == 1
     torch.testing.assert_close(found, one_by_one(lm, asked), atol=1e-4, rtol=0)
+
+
+def test_positions_do_not_hang_on_the_models_precision(
+    smollm2: Path, tmp_path: Path, drawn_clip: Callable[..., Clip]
+) -> None:
+    """Rounded to bfloat16, 1.575 seconds for two frames put the fourth pair one position too far."""
+    folder = str(tiny_model("Qwen2.5-VL", tmp_path, smollm2))
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        lm = HFLabelLM(folder, dtype=dtype, num_frames=10, max_pixels=20_000)
+        inputs = lm._inputs([lm._question(request_of(lm, "MELD", "hi", clip=drawn_clip(0, frames=63)))], 8)
+        assert str(inputs["pixel_values_videos"].dtype) == f"torch.{dtype}"
+        found.append(lm._scorer.positions(inputs))
+    torch.testing.assert_close(*found)
