@@ -31,7 +31,7 @@ CLIPS = [(320, 240, 12), (640, 360, 16), (160, 120, 3), (240, 320, 9)]
 """Width, height, frames. The third has fewer frames than a model is shown."""
 LABELS = ("joke", "ask for help", "ask for opinions")
 TEXTS = ["Oh. Really?", "no way, I would never do that to you", "bye", "so what"]
-IMAGE_ONLY = ("LLaVA-1.5", "Gemma3")
+IMAGE_ONLY = ("LLaVA-1.5", "LLaVA-NeXT", "Gemma3")
 SMALL = {"dtype": "float32", "num_frames": 4, "max_pixels": 20_000}
 
 

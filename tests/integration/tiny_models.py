@@ -264,6 +264,25 @@ FAMILIES: dict[str, Family] = {
         },
         options={"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
     ),
+    "LLaVA-NeXT": Family(
+        "LlavaNextConfig",
+        "LlavaNextProcessor",
+        {
+            "image_processor": (
+                "LlavaNextImageProcessor",
+                {**SMALL_CROP, "image_grid_pinpoints": [[56, 112], [112, 56]]},
+            )
+        },
+        LLAVA.replace("<video>", ""),
+        ("<image>",),
+        lambda ids: {
+            "text_config": {"model_type": "llama"},
+            "vision_config": CLIP_TOWER,
+            "image_grid_pinpoints": [[56, 112], [112, 56]],
+            "image_token_index": ids("<image>"),
+        },
+        options={"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+    ),
     "Gemma3": Family(
         "Gemma3Config",
         "Gemma3Processor",
