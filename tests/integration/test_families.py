@@ -233,6 +233,25 @@ def test_a_tokenizers_own_template_places_the_clip_too(
     assert int((ids == llava.processor.image_token_id).sum()) == 4 * 16
 
 
+@pytest.mark.parametrize("name_of", ["LLaVA-1.5", "Qwen2.5-VL"])
+def test_a_model_without_chat_template_gets_plain_prompts(
+    name_of: str, smollm2: Path, tmp_path: Path, mmla: Callable[..., Any]
+) -> None:
+    folder = tiny_model(name_of, tmp_path / "model", smollm2)
+    (folder / "chat_template.jinja").unlink()
+    model = ",".join([f"pretrained={folder}", *(f"{key}={value}" for key, value in SMALL.items())])
+    ran = mmla(
+        "run", "--model", "mmla-hf", "--model_args", model, "--tasks", "mmla_emotion_meld", "--data_dir", "sample",
+        "--limit", 2, "--answer", "constrained", "--batch_size", 2, "--run_dir", tmp_path / "run",
+    )  # fmt: skip
+    assert ran.status == 0, ran.err
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["mmla"]["chat_template"]["applied"] is False
+    assert results["mmla"]["tasks"]["mmla_emotion_meld"]["counts"]["unparsed"] == 0
+    rows = (tmp_path / "run" / "samples" / "mmla_emotion_meld.jsonl").read_text().splitlines()
+    assert all(json.loads(row)["arguments"][0][0].startswith(VIDEO) for row in rows)
+
+
 def test_beyond_a_sliding_window_labels_are_scored_one_by_one(
     smollm2: Path, tmp_path: Path, drawn_clip: Callable[..., Clip], caplog: pytest.LogCaptureFixture
 ) -> None:
