@@ -1,4 +1,4 @@
-"""`mmla-hf`: any transformers causal LM on texts, any video-text-to-text model on everything.
+"""`mmla-hf`: any transformers causal LM on texts, any model that reads video or images on everything.
 
 Three ways to answer: `generate` (free text), `constrained` (one grammar of the answer forms) and `rank` (the likelihood
 of every label, see `hf_rank`). Loading is in `hf_load`; torch and transformers are imported when a model is made.
@@ -16,7 +16,7 @@ from lm_eval.api.model import LM
 
 from harness_ext.decoding import decoding
 from harness_ext.labels import AnswerTokens, answer_grammar, answer_lead, answer_tokens, longest_answer
-from harness_ext.messages import Message, has_chat_template, model_inputs, render_chat, template_text, video_size
+from harness_ext.messages import Message, frame_size, has_chat_template, model_inputs, render_chat, template_text
 from harness_ext.prefetch import prefetched
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
 from harness_ext.session import announce, answer_all
@@ -109,7 +109,7 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         from harness_ext.backends.hf_rank import LabelScorer
 
         self.model, self.processor, self.tokenizer = loaded.model, loaded.processor, loaded.tokenizer
-        self.MULTIMODAL = loaded.video  # on the instance: lm-eval refuses tasks with clips where it is false
+        self.MULTIMODAL = loaded.clips_as is not None  # lm-eval refuses tasks with clips where the instance says no
         self._loaded = loaded
         self._device = loaded.model.device
         self._template: str | None = None
@@ -212,15 +212,16 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     def identity(self) -> dict[str, Any]:
         """JSON-plain: everything about this model that can change an answer; the batch size is not among it."""
         chosen = {"max_length": self.options.max_length, "enable_thinking": self.options.enable_thinking}
-        size = video_size(self.processor.video_processor, self._max_pixels) if self.MULTIMODAL else None
-        return {**self._loaded.identity, **chosen, "video_size": size}
+        size = frame_size(self.processor, self._max_pixels) if self.MULTIMODAL else None
+        return {**self._loaded.identity, **chosen, "clips_as": self._loaded.clips_as, "frame_size": size}
 
     def describe(self) -> str:
-        """One line for the screen: model, revision, dtype, and the frame policy of a video model."""
+        """One line for the screen: model, revision, dtype, and the frame policy where clips are read."""
         identity = self._loaded.identity
         revision = f" @ {identity['revision'][:7]}" if identity["revision"] else ""
         adapter = f" + {identity['peft']['path']}" if identity["peft"] else ""
         frames = f"  {self.frame_policy.describe()}" if self.MULTIMODAL else ""
+        frames += " as images" if self._loaded.clips_as == "images" else ""
         return f"mmla-hf  {identity['pretrained']}{revision}{adapter}  {identity['dtype']}{frames}"
 
     # ---- answering -----------------------------------------------------------------------------------------------
@@ -260,11 +261,12 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     def _answer_batch(self, questions: Mapping[int, Question | None]) -> list[tuple[int, Response]]:
         """Ask and pack one batch, given by its indices into the requests; None is a request to skip."""
         answered = [(index, Response("", skipped=True)) for index, question in questions.items() if question is None]
-        with_frames = {i: q for i, q in questions.items() if q is not None and q.frames is not None}
-        without = {i: q for i, q in questions.items() if q is not None and q.frames is None}
-        for group in (with_frames, without):
-            if group:
-                answered.extend(zip(group, self._ask(list(group.values())), strict=True))
+        alike: dict[int, dict[int, Question]] = {}  # by number of frames: some processors stack the clips of a batch
+        for index, question in questions.items():
+            if question is not None:
+                alike.setdefault(len(question.frames or ()), {})[index] = question
+        for group in alike.values():
+            answered.extend(zip(group, self._ask(list(group.values())), strict=True))
         return answered
 
     def _question(self, request: Request) -> Question | None:
@@ -310,11 +312,13 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             [question.prompt for question in questions],
             frames or None,
             chat=questions[0].request.chat,
+            template=self._template,
             max_pixels=self._max_pixels,
         )
         self._check_lengths(questions, inputs, new_tokens)
-        dtype = self.model.dtype
-        return {k: v.to(self._device, dtype if v.is_floating_point() else None) for k, v in inputs.items()}
+        # Pictures in the model's precision, but not seconds, one number a clip: rounded, they would shift positions.
+        dtypes = {k: self.model.dtype if v.is_floating_point() and v.ndim > 1 else None for k, v in inputs.items()}
+        return {k: v.to(self._device, dtypes[k]) for k, v in inputs.items()}
 
     def _check_lengths(self, questions: Sequence[Question], inputs: Mapping[str, Any], new_tokens: int) -> None:
         """Nothing is cut to fit: half a video or half a prompt would be scored as if it were whole."""

@@ -1,4 +1,4 @@
-"""Load any transformers model for `mmla-hf`: a causal LM, or one that takes video, chosen from config and processor."""
+"""Load any transformers model for `mmla-hf`: a causal LM, or one that takes clips, chosen from config and processor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness_ext.messages import takes_video, tokenizer_of
+from harness_ext.messages import ClipsAs, clips_as, tokenizer_of
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 logger = logging.getLogger(__name__)
@@ -64,8 +64,8 @@ class Loaded:
     model: Any
     processor: Any
     """A processor, or the bare tokenizer of a text model."""
-    video: bool
-    """Whether model and processor take video."""
+    clips_as: ClipsAs | None
+    """How model and processor take a clip: as video, as images, or not at all."""
     identity: dict[str, Any] = field(default_factory=dict)
     own_decoding: dict[str, Any] = field(default_factory=dict)
     """The checkpoint's generation settings, which are not in force: see `_with_clean_generation`."""
@@ -90,7 +90,7 @@ def load(source: ModelSource) -> Loaded:
     model = _load_model(source, config, processor)
     own_decoding = _own_decoding(model)
     _with_clean_generation(model, tokenizer_of(processor))
-    loaded = Loaded(model, processor, takes_video(processor), _identity(source, model, config), own_decoding)
+    loaded = Loaded(model, processor, clips_as(processor), _identity(source, model, config), own_decoding)
     if source.peft is not None:
         loaded.model = _with_adapter(source.peft, loaded)
         loaded.identity["peft"] = {"path": source.peft, "digest": folder_digest(Path(source.peft))}
