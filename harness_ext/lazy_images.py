@@ -163,7 +163,7 @@ class LazyImage(Image.Image):
     def __reduce__(self) -> Any:
         """Copied and pickled by reference, unless it was changed in place."""
         if self._own is not None:
-            return self.copy().__reduce_ex__(2)
+            return Image.frombytes, (self.mode, self.size, self.tobytes())
         return LazyImage, (self._images, self._number)
 
     def __repr__(self) -> str:
