@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from harness_ext.requests import Request, Response
 from mmla_tasks.errors import RunFolderError
@@ -59,7 +60,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
         self._answers: dict[str, Response] = {}
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
         self.torn_lines = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -83,9 +84,11 @@ class Journal:
         row = {"key": key, "task": request.task, "id": request.id, **response.to_dict()}
         try:
             if self._file is None:
-                self._file = self.path.open("a", encoding="utf-8", newline="\n")
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            self._file.flush()
+                # Unbuffered: after a failed write nothing is left over that closing would try to write again.
+                self._file = self.path.open("ab", buffering=0)
+            line = memoryview((json.dumps(row, ensure_ascii=False) + "\n").encode())
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
             raise self._unwritable(error) from None
         self._answers[key] = response
@@ -93,7 +96,6 @@ class Journal:
     def close(self) -> None:
         """Sync and close the file."""
         if self._file is not None:
-            self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
             self._file = None

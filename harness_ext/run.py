@@ -152,6 +152,8 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
             with session(active):
                 evaluated = _evaluate(backend, loaded, options)
         clock.lap("answer and score")
+        if hasattr(backend, "decode_wait_seconds"):
+            clock.seconds["decode waits"] = round(backend.decode_wait_seconds, 3)
         results = build_results(evaluated, loaded, backend, options, left_out=left_out, root=_root(loaded["tasks"]))
         note = SAMPLE_NOTE if results["mmla"]["notes"][:1] == [SAMPLE_NOTE] else None
         samples = {task: list(sample_rows(rows, note)) for task, rows in evaluated["samples"].items()}
@@ -454,7 +456,8 @@ def _opening_lines(
     if folder:
         count = folder.journal.torn_lines
         torn = f" ({count} torn line{'s' * (count > 1)} left aside)" if count else ""
-        yield f"journal  {folder.journal.path.parent}   {len(folder.journal):,} answers found{torn}"
+        answers = "1 answer" if len(folder.journal) == 1 else f"{len(folder.journal):,} answers"
+        yield f"journal  {folder.journal.path.parent}   {answers} found{torn}"
     for item in left_out:
         yield f"left out {item.task}: {item.why}; {item.next_step}"
 

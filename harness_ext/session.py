@@ -7,8 +7,8 @@ Every backend's `generate_until` is `answer_all(self, instances)`; a backend onl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -117,13 +117,14 @@ def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:
     _start(active, requests, responses)
     try:
         todo = [n for n in range(len(requests)) if n not in responses]
-        for n, response in _answers(backend, [requests[n] for n in todo], active):
-            index = todo[n]
-            if active.journal is not None and not response.skipped:
-                active.journal.add(keys[index], requests[index], response)
-            if active.progress is not None:
-                active.progress.advance(requests[index].task, response)
-            responses[index] = response
+        with closing(_answers(backend, [requests[n] for n in todo], active)) as answers:
+            for n, response in answers:
+                index = todo[n]
+                if active.journal is not None and not response.skipped:
+                    active.journal.add(keys[index], requests[index], response)
+                if active.progress is not None:
+                    active.progress.advance(requests[index].task, response)
+                responses[index] = response
     finally:
         if active.progress is not None:
             active.progress.stop()
@@ -179,7 +180,7 @@ def _journaled(active: Session, key: str) -> Response | None:
     return None if found is not None and found.as_text and active.on_bad_clip != "text" else found
 
 
-def _answers(backend: Backend, requests: list[Request], active: Session) -> Iterator[tuple[int, Response]]:
+def _answers(backend: Backend, requests: list[Request], active: Session) -> Generator[tuple[int, Response], None, None]:
     """Ask the backend, after settling requests whose clip is known to be missing."""
     ready: list[tuple[int, Request]] = []
     for n, request in enumerate(requests):

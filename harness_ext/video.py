@@ -32,7 +32,16 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-__all__ = ["Frames", "clip_digest", "contact_sheet", "decode", "frames_metadata"]
+__all__ = [
+    "Frames",
+    "cache_folder",
+    "clip_digest",
+    "contact_sheet",
+    "decode",
+    "frames_metadata",
+    "pixel_digest",
+    "reader_versions",
+]
 
 # ── what a decoded clip is ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,11 +143,26 @@ def _decode(source: _Source, timeline: _Timeline, clip: Clip, policy: FramePolic
 def _fingerprint(frames_THWC: Pixels, indices: tuple[int, ...], reader: Reader) -> dict[str, Any]:
     return {
         "reader": reader,
-        "version": (_av() if reader == "pyav" else _decord()).__version__,
+        "version": reader_versions(reader)[0],
         "indices": list(indices),
         "size": list(frames_THWC.shape[1:3]),
-        "digest": hashlib.sha256(frames_THWC.data).hexdigest()[:32],
+        "digest": pixel_digest(frames_THWC),
     }
+
+
+def pixel_digest(frames_THWC: Pixels) -> str:
+    """SHA-256 of the pixels, 32 hex digits."""
+    return hashlib.sha256(frames_THWC.data).hexdigest()[:32]
+
+
+def reader_versions(reader: Reader) -> tuple[str, ...]:
+    """Versions of all that frames go through: the reader first, PyAV, which tells the times, Pillow, which resizes.
+
+    Raises:
+        MissingExtraError: One of them is not installed.
+    """
+    own = (_decord().__version__,) if reader == "decord" else ()
+    return (*own, _av().__version__, _pillow().__version__)
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -501,18 +525,37 @@ def _rgb(frame: Any, index: int) -> Pixels:
     return np.ascontiguousarray(np.rot90(image_HWC, quarter_turns)) if quarter_turns else image_HWC
 
 
+_DECORD_READS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
+"""FFmpeg's names of the containers in which decord's frames equal PyAV's; of a transport stream it loses the first."""
+
+
 def _read_with_decord(source: _Source, timeline: _Timeline, wanted: list[int], shrink: _Shrink) -> dict[int, Pixels]:
-    """The same frames through decord; a file of which it counts other frames than PyAV is refused."""
+    """The same frames through decord; a file whose frames could be others than PyAV's is refused."""
     decord = _decord()
+    with _open(source.path) as stream:
+        container = stream.container.format.name
+    if container not in _DECORD_READS:
+        raise _UnreadableError(f"decord reads MP4, Matroska and AVI here, not {container}", "use video_reader=pyav")
     try:
         reader = decord.VideoReader(source.path, num_threads=1)
         if len(reader) != len(timeline.ticks):
             counts = f"decord counts {len(reader):,} frames, PyAV {len(timeline.ticks):,}"
             raise _UnreadableError(counts, "use video_reader=pyav")
-        return {i: shrink(reader.get_batch([i]).asnumpy()[0]) for i in wanted}
-    except (decord.DECORDError, IndexError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        return {i: shrink(image) for i, image in _decord_images(reader, wanted)}
+    except (decord.DECORDError, StopIteration) as error:
+        reason = str(error).strip().rsplit("] ", 1)[-1] or "it ends early"  # without its source file and line
         raise _UnreadableError(f"decord gives up: {reason}", "use video_reader=pyav") from None
+
+
+def _decord_images(reader: Any, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
+    """Read every frame up to the last one wanted: where decord seeks or skips, it takes wrong ones.
+
+    Seen in MPEG-4 with B-frames, in H.264 with open GOPs or gradual recovery, and in transport streams.
+    """
+    for i in range(wanted[-1] + 1):
+        image = reader.next()
+        if i in wanted:
+            yield i, image.asnumpy()
 
 
 _READERS: Mapping[Reader, Callable[[_Source, _Timeline, list[int], _Shrink], dict[int, Pixels]]] = {
@@ -567,10 +610,8 @@ def _store_digest(source: _Source, digest: str) -> None:
 
 
 def _digest_store() -> sqlite3.Connection:
-    """Open ``digests.sqlite`` in MMLA_CACHE_DIR or the user's cache folder; SQLite lets several processes share it."""
-    import platformdirs
-
-    folder = Path(os.environ.get("MMLA_CACHE_DIR") or platformdirs.user_cache_dir("mmla-eval"))
+    """Open ``digests.sqlite`` in the cache folder; SQLite lets several processes share it."""
+    folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     store = sqlite3.connect(folder / "digests.sqlite", timeout=30)
     store.execute("PRAGMA synchronous = OFF")  # a lost entry is computed again
@@ -578,6 +619,13 @@ def _digest_store() -> sqlite3.Connection:
         "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
     )
     return store
+
+
+def cache_folder() -> Path:
+    """MMLA_CACHE_DIR, else the user's cache folder; it may not exist yet."""
+    import platformdirs
+
+    return Path(os.environ.get("MMLA_CACHE_DIR") or platformdirs.user_cache_dir("mmla-eval"))
 
 
 # ── a picture for people ──────────────────────────────────────────────────────────────────────────────────────────

@@ -31,8 +31,9 @@ def real_texts(shared: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test reads this machine's data root or reaches for the Hub."""
+    """No test reads this machine's data root, keeps frames in its cache or reaches for the Hub."""
     monkeypatch.delenv("MMLA_DATA_DIR", raising=False)
+    monkeypatch.setenv("MMLA_FRAME_CACHE_GB", "0")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     yield
 

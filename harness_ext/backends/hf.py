@@ -17,6 +17,7 @@ from lm_eval.api.model import LM
 from harness_ext.decoding import decoding
 from harness_ext.labels import AnswerTokens, answer_grammar, answer_lead, answer_tokens, longest_answer
 from harness_ext.messages import Message, has_chat_template, model_inputs, render_chat, template_text, video_size
+from harness_ext.prefetch import prefetched
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
 from harness_ext.session import announce, answer_all
 from mmla_tasks.errors import ClipError, MissingExtraError, ModelError, suggest
@@ -117,6 +118,7 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         self._grammars = Grammars(loaded.tokenizer, vocabulary_size(loaded), self.end_tokens)
         self._answer_tokens: dict[tuple[Any, ...], AnswerTokens] = {}
         self.batch_size = starting_batch_size(self.options, self._device.type)
+        self.decode_wait_seconds = 0.0
         self.max_length = self.options.max_length or context_length(loaded.model)
 
     # ---- what lm-eval asks ---------------------------------------------------------------------------------------
@@ -226,13 +228,25 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
         """Answer in batches, longest prompts first, each pair as soon as it exists.
 
-        Frames of one batch are in memory at a time. What was yielded before an error is not lost.
+        Frames of two batches are in memory at most: while one is asked, the next is decoded. What was yielded before
+        an error is not lost.
 
         Yields:
             Index into `requests`, response.
         """
-        for batch in plan_batches(requests, self.options.answer, self._batch_size_for):
-            yield from self._answer_batch(requests, batch)
+
+        def ask(batch: Sequence[int], questions: list[Question | None]) -> list[tuple[int, Response]]:
+            size = self._batch_size_for(requests[batch[0]])  # memory may have run out since the batch was planned
+            pairs = list(zip(batch, questions, strict=True))
+            parts = [dict(pairs[n : n + size]) for n in range(0, len(pairs), size)]
+            return [answer for part in parts for answer in self._answer_batch(part)]
+
+        batches = plan_batches(requests, self.options.answer, self._batch_size_for)
+        for answered in prefetched(batches, lambda i: self._question(requests[i]), ask, self._waited):
+            yield from answered
+
+    def _waited(self, seconds: float) -> None:
+        self.decode_wait_seconds += seconds
 
     @property
     def _max_pixels(self) -> int | None:
@@ -243,9 +257,8 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         automatic = self.options.batch_size == "auto"
         return max(1, self.batch_size // 4) if automatic and request.clip is not None else self.batch_size
 
-    def _answer_batch(self, requests: list[Request], batch: list[int]) -> list[tuple[int, Response]]:
-        """Decode, ask and pack one batch; its frames die with this call."""
-        questions = {index: self._question(requests[index]) for index in batch}
+    def _answer_batch(self, questions: Mapping[int, Question | None]) -> list[tuple[int, Response]]:
+        """Ask and pack one batch, given by its indices into the requests; None is a request to skip."""
         answered = [(index, Response("", skipped=True)) for index, question in questions.items() if question is None]
         with_frames = {i: q for i, q in questions.items() if q is not None and q.frames is not None}
         without = {i: q for i, q in questions.items() if q is not None and q.frames is None}
@@ -262,10 +275,10 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             raise ModelError(
                 f"{self.options_source} takes no video", task=request.task, next=f"--tasks {request.task}_text"
             )
-        from harness_ext.video import decode
+        from harness_ext.frame_cache import frames_of
 
         try:
-            frames = decode(request.clip, self.frame_policy, who=f"{request.task} {request.id}")
+            frames = frames_of(request.clip, self.frame_policy, who=f"{request.task} id {request.id}")
         except ClipError:
             if self.options.on_bad_clip == "skip":
                 return None

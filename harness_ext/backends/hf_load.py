@@ -310,6 +310,7 @@ def _with_adapter(folder: str, loaded: Loaded) -> Any:
             f"The adapter {folder} changes nothing: first logits are the same with and without it",
             why="its tensors are zero, or their names fit no layer of this base model",
             base=adapted.active_peft_config.base_model_name_or_path,
+            next="pass pretrained= the base that it was trained on, or train it further",
         )
     return adapted.get_base_model()  # the layers keep the adapter; the plain class keeps its own interface
 

@@ -90,7 +90,7 @@ def _what_is_safe(options: Any) -> Iterator[str]:
     path = options.run_dir / JOURNAL / FILE_NAME
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
-            count = sum(1 for _ in file)
+            count = sum(line.endswith(b"\n") for line in file)  # a line cut by a full disk is no answer
         kept = "1 answer is" if count == 1 else f"{count:,} answers are"
         yield f"{kept} safe in {path.parent}; the same command goes on from there."
 

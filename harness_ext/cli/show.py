@@ -117,12 +117,13 @@ def _chat(processor: Any) -> Any:
 
 
 def _frames(task: Any, document: Any, args: argparse.Namespace) -> Iterator[str]:
+    from harness_ext.frame_cache import frames_of
     from harness_ext.frame_policy import FramePolicy
-    from harness_ext.video import contact_sheet, decode
+    from harness_ext.video import contact_sheet
 
     policy = FramePolicy.from_args(num_frames=args.num_frames, fps=args.fps, max_pixels=args.max_pixels)
     who = f"{task.spec.task} id {document['id']}"
-    frames = decode(document["clip"], policy, who=who)
+    frames = frames_of(document["clip"], policy, who=who)
     args.frames_dir.mkdir(parents=True, exist_ok=True)
     path = args.frames_dir / f"{task.spec.task}-{document['id']}.png".replace("/", "_")
     contact_sheet(frames, path, f"{who}   {document['label']}")

@@ -396,3 +396,20 @@ def test_groups_with_a_bad_member(mmla: Command, tmp_path: Path, text: str, part
     (tmp_path / "g.yaml").write_text(text)
     for command in ((*ECHO, "--tasks", "g", "--include_path", tmp_path), ("ls", "--include_path", tmp_path)):
         said(mmla(*command), *parts)
+
+
+def test_a_disk_that_fills_up_keeps_every_answer_before(mmla: Command, meld_root: Path, tmp_path: Path) -> None:
+    """A real write error in the middle of a line: the system refuses to let any file grow beyond 4 KiB."""
+    folder = tmp_path / "run"
+    command = [*ECHO, "--tasks", TASK, "--data_dir", str(meld_root), "--run_dir", str(folder)]
+    limited = f"ulimit -f 4; exec {sys.executable} -m harness_ext.cli {' '.join(command)}"
+    ran = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    assert ran.returncode == 2, ran.stderr
+    assert ran.stderr.startswith("error: the journal cannot be written"), ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "free space or name another --run_dir" in ran.stderr
+    whole = (folder / "journal" / "answers.jsonl").read_bytes().count(b"\n")
+    assert f"{whole} answers are safe in" in ran.stderr
+    assert 10 < whole < 42
+    again = mmla(*command)
+    assert again.status == 0 and f"{whole} answers found (1 torn line left aside)" in again.out

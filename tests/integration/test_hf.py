@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import statistics
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -328,14 +329,14 @@ def test_video_costs_the_tokens_that_its_size_says(tiny_qwen2_vl: Path, drawn_cl
     assert answer.prompt_tokens == 611  # 2 pairs of frames x 13 x 23 patches of 28 pixels, and 13 of text
 
 
-def test_frames_of_one_batch_are_held_at_a_time(
+def test_frames_of_two_batches_are_held_at_most(
     video_lm: HFLabelLM, clip_requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import harness_ext.video as video
+    from harness_ext import frame_cache
 
     alive: list[weakref.ref[Any]] = []
     most = 0
-    right = video.decode
+    right = frame_cache.frames_of
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         nonlocal most
@@ -344,10 +345,50 @@ def test_frames_of_one_batch_are_held_at_a_time(
         most = max(most, sum(ref() is not None for ref in alive))
         return frames
 
-    monkeypatch.setattr(video, "decode", counting)
-    answered(video_lm, clip_requests * 2, batch_size=2)
-    assert len(alive) == 8
-    assert most == 2
+    monkeypatch.setattr(frame_cache, "frames_of", counting)
+    answered(video_lm, clip_requests * 4, batch_size=2)
+    assert len(alive) == 16
+    assert 2 <= most <= 4
+    assert not any(thread.name.startswith("mmla-prefetch") for thread in threading.enumerate())
+
+
+def test_a_batch_planned_before_memory_ran_out_is_cut(
+    video_lm: HFLabelLM, clip_requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    right = video_lm._generate
+
+    def small_memory(questions: list[Question]) -> list[Response]:
+        asked.append(len(questions))
+        if len(questions) > 2:
+            raise torch.OutOfMemoryError
+        return right(questions)
+
+    monkeypatch.setattr(video_lm, "_generate", small_memory)
+    answers = answered(video_lm, clip_requests * 3, batch_size=4)
+    assert asked == [4, 2, 2, 2, 2, 2, 2]
+    assert len(answers) == 12
+
+
+def test_an_error_while_answers_are_kept_leaves_no_thread(
+    video_lm: HFLabelLM, clip_requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from harness_ext.session import Session, answer_all, session
+
+    class FullDisk:
+        def get(self, key: str) -> None:
+            return None
+
+        def add(self, *args: Any) -> None:
+            raise OSError("No space left on device")
+
+    video_lm.options, video_lm.batch_size = Options(), 1
+    instances = [SimpleNamespace(request=request) for request in clip_requests]
+    with session(Session(journal=FullDisk())), pytest.raises(OSError, match="No space left"):  # type: ignore[arg-type]
+        answer_all(video_lm, instances)
+    assert not any(thread.name.startswith("mmla-prefetch") for thread in threading.enumerate())
 
 
 def test_without_a_chat_template_the_models_own_video_token_is_placed(
