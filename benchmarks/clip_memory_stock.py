@@ -60,7 +60,8 @@ def main() -> int:
 def in_own_process(images: str, requests: int, model: Path, data: Path) -> dict[str, float]:
     """Measure in a process that did nothing before."""
     command = [sys.executable, __file__, "--requests", str(requests), "--measure", images, str(model), str(data)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "MMLA_DATA_DIR": str(data)}
+    settings = {"HF_HUB_OFFLINE": "1", "MMLA_DATA_DIR": str(data), "MMLA_FRAME_CACHE_GB": "0"}
+    environment = {**os.environ, **settings}  # every line decodes: nothing is left of the line before
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(done.stderr)

@@ -38,13 +38,13 @@ def nobody_announced(monkeypatch: pytest.MonkeyPatch) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Who was decoded, in order; nothing is kept from the test before."""
     asked: list[str] = []
-    decode_really = ClipImages.decode
+    really = ClipImages.pixels
 
     def noted(self: ClipImages) -> Any:
         asked.append(self["who"])
-        return decode_really(self)
+        return really(self)
 
-    monkeypatch.setattr(ClipImages, "decode", noted)
+    monkeypatch.setattr(ClipImages, "pixels", noted)
     monkeypatch.setattr(lazy_images, "_KEPT", lazy_images._Kept())
     yield asked
 

@@ -158,13 +158,13 @@ def test_the_model_sees_the_frames_of_decode(tiny_qwen2_vl: Path, monkeypatch: p
 
 
 def test_memory_does_not_grow_with_the_requests(tmp_path: Path, tiny_qwen2_vl: Path) -> None:
-    """The benchmark's own measure, on a tenth of its requests; frames that stayed would weigh 90 MiB."""
+    """The benchmark's own measure, on a tenth of its requests; frames that stayed would weigh 83 MiB."""
     benchmark = by_path(ROOT / "benchmarks" / "clip_memory_stock.py")
-    few, many = 32, 320
+    few, many = 64, 320
     data = benchmark.drawn_data(tmp_path / "data", many)
     peaks = [benchmark.in_own_process("lazy", n, tiny_qwen2_vl, data)["peak"] for n in (few, many)]
     frames = (many - few) * benchmark.FRAMES * benchmark.SIDE**2 * 3 / 2**20
-    assert frames > 90
+    assert frames > 80
     assert peaks[1] - peaks[0] < frames / 2, peaks
 
 
