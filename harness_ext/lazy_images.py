@@ -96,16 +96,16 @@ class ClipImages(dict[str, Any]):
             return super().__getitem__(key)
         return list(self)[key]
 
-    def decode(self) -> Pixels:
+    def pixels(self) -> Pixels:
         """The frames, uint8 [T, H, W, 3]; T is less than the number of images where the clip has fewer frames.
 
         Raises:
             ClipError: The file cannot be read.
         """
-        from harness_ext.video import decode
+        from harness_ext.frame_cache import frames_of
 
         try:
-            return decode(self["clip"], FramePolicy(**self["frames"]), who=self["who"]).frames_THWC
+            return frames_of(self["clip"], FramePolicy(**self["frames"]), who=self["who"]).frames_THWC
         except ClipError as error:
             raise ClipError(error.what, {**error.details, "next": NEXT}) from None
 
@@ -163,7 +163,7 @@ class LazyImage(Image.Image):
     def __reduce__(self) -> Any:
         """Copied and pickled by reference, unless it was changed in place."""
         if self._own is not None:
-            return self.copy().__reduce_ex__(2)
+            return Image.frombytes, (self.mode, self.size, self.tobytes())
         return LazyImage, (self._images, self._number)
 
     def __repr__(self) -> str:
@@ -182,7 +182,7 @@ class _Kept:
         key = repr(dict.items(images))
         with self._lock:
             if key not in self._frames:
-                self._keep(key, images.decode())
+                self._keep(key, images.pixels())
             self._frames.move_to_end(key)
             return self._frames[key]
 
