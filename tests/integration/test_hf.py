@@ -295,6 +295,17 @@ def test_frames_of_two_batches_are_held_at_most(
     assert not any(thread.name.startswith("mmla-prefetch") for thread in threading.enumerate())
 
 
+def test_a_clip_of_one_frame_is_shown_as_one_frame(
+    video_lm: HFLabelLM, clip_requests: list[Request], drawn_clip: Callable[..., Clip]
+) -> None:
+    short = replace(clip_requests[0], clip=drawn_clip(7, width=160, height=120, frames=1))
+    (alone,) = answered(video_lm, [short])
+    assert alone.frames is not None and alone.frames["indices"] == [0]
+    assert answered(video_lm, [clip_requests[2], short], batch_size=2)[1] == alone
+    (ranked,) = answered(video_lm, [short], answer="rank")
+    assert ranked in short.answer_forms
+
+
 def test_a_batch_planned_before_memory_ran_out_is_cut(
     video_lm: HFLabelLM, clip_requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
