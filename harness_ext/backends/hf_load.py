@@ -110,6 +110,19 @@ def load_processor(pretrained: str) -> Any:
     return _load_processor(source, _load_config(source))
 
 
+def load_config(pretrained: str) -> Any:
+    """Load the config of a model.
+
+    Raises:
+        ModelError: It is not there.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    source = ModelSource(pretrained)
+    check_packages(source)
+    _check_source(source)
+    return _load_config(source)
+
+
 # ---- before anything heavy ---------------------------------------------------------------------------------------
 
 
@@ -228,6 +241,7 @@ def _load_model(source: ModelSource, config: Any, processor: Any) -> Any:
     auto = transformers.AutoModelForMultimodalLM if multimodal else transformers.AutoModelForCausalLM
     optional = {"attn_implementation": source.attn_implementation, "device_map": source.device_map}
     options = {k: v for k, v in optional.items() if v is not None}
+    _hide_bars_in_logs()
     with _saying("model", source):
         model, info = auto.from_pretrained(
             **source.from_pretrained, dtype=_dtype(source.dtype), output_loading_info=True, **options
@@ -237,6 +251,16 @@ def _load_model(source: ModelSource, config: Any, processor: Any) -> Any:
     if missing := sorted(info.get("missing_keys", ())):
         logger.warning("%s has no weights for %d tensors, such as %s", source.pretrained, len(missing), missing[0])
     return model.eval()
+
+
+def _hide_bars_in_logs() -> None:
+    """Transformers draws bars for the loading of weights also where nobody watches."""
+    import sys
+
+    import transformers
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
 
 
 def _dtype(name: Any) -> Any:

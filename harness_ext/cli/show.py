@@ -18,6 +18,8 @@ def main(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     task = _task(args)
     processor = _processor(args.pretrained) if args.pretrained else None
+    if args.protocol == "paper" and args.pretrained and not args.released_family:
+        task.follow(_released_family(args.pretrained), {})
     for line in _about(task):
         print(line)
     for n, document in enumerate(task.eval_docs[: args.n]):
@@ -87,6 +89,7 @@ def _row(task: Any, document: Any, args: argparse.Namespace, processor: Any, n: 
     prompt = task.fewshot_context(
         document,
         args.num_fewshot,
+        system_instruction=task.family.system if chat is not None else None,
         apply_chat_template=chat is not None,
         fewshot_as_multiturn=chat is not None,
         chat_template=chat,
@@ -109,6 +112,13 @@ def _processor(pretrained: str) -> Any:
     return load_processor(pretrained)
 
 
+def _released_family(pretrained: str) -> Any:
+    from harness_ext.backends.hf_load import load_config
+    from harness_ext.released import family_of
+
+    return family_of(load_config(pretrained))
+
+
 def _chat(processor: Any) -> Any:
     """What renders a chat as lm-eval asks for it; None without a chat template."""
     from harness_ext.messages import has_chat_template, render_chat
@@ -127,7 +137,9 @@ def _frames(task: Any, document: Any, args: argparse.Namespace) -> Iterator[str]
     from harness_ext.frame_policy import FramePolicy
     from harness_ext.video import contact_sheet
 
-    policy = FramePolicy.from_args(num_frames=args.num_frames, fps=args.fps, max_pixels=args.max_pixels)
+    chosen = {"num_frames": args.num_frames, "fps": args.fps, "max_pixels": args.max_pixels}
+    given = any(value is not None for value in chosen.values())
+    policy = FramePolicy.from_args(**(chosen if given or not task.family.frames else task.family.frames))
     who = f"{task.spec.task} id {document['id']}"
     frames = frames_of(document["clip"], policy, who=who)
     args.frames_dir.mkdir(parents=True, exist_ok=True)
