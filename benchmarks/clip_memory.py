@@ -39,7 +39,7 @@ class Measured:
 # ── what is measured, in a process of its own ─────────────────────────────────────────────────────────────────────
 
 
-def in_turn(batches: Any, load: Any, use: Any, waited: Any) -> Iterator[Any]:
+def in_turn(batches: Any, load: Any, use: Any, *, waited: Any, **bounds: Any) -> Iterator[Any]:
     """`prefetched` without prefetch."""
     for batch in batches:
         began = time.perf_counter()
@@ -48,7 +48,7 @@ def in_turn(batches: Any, load: Any, use: Any, waited: Any) -> Iterator[Any]:
         yield use(batch, loaded)
 
 
-def eager(batches: Any, load: Any, use: Any, waited: Any) -> Iterator[Any]:
+def eager(batches: Any, load: Any, use: Any, *, waited: Any, **bounds: Any) -> Iterator[Any]:
     """All frames are decoded first and kept, as a harness does that puts ready images into its requests."""
     began = time.perf_counter()
     everything = [(batch, [load(item) for item in batch]) for batch in batches]

@@ -18,10 +18,11 @@ WORDS = "you know what I did yesterday "
 def main() -> int:
     import torch
 
-    from harness_ext.backends.hf import HFLabelLM, Question
+    from harness_ext.backends.hf import HFLabelLM
     from harness_ext.catalogue import Catalogue
     from harness_ext.models import smollm2_folder
     from harness_ext.prompts import PROMPT_TEXT, answer_prefix, render
+    from harness_ext.questions import Question
     from harness_ext.requests import Request
 
     lm = HFLabelLM(str(smollm2_folder()), dtype="float32")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from harness_ext.journal import Journal, request_key
+from harness_ext.prefetch import DecodeLimits
 from harness_ext.requests import Request, Response
 from mmla_tasks.errors import ClipError, UsageError
 from mmla_tasks.records import Clip
@@ -63,6 +64,7 @@ class Session:
     on_bad_clip: str = "error"
     seed: int | None = None
     """Torch seed, part of the key of sampled answers."""
+    decode_limits: DecodeLimits = field(default_factory=DecodeLimits)
     found: int = 0
     """Answers that were taken from the journal."""
     asked: int = 0
@@ -98,6 +100,12 @@ def announce(backend: Any) -> None:
 def reads_clips() -> bool:
     """Whether requests are built for a backend of ours: `mmla run` is at work, or one was announced and lives."""
     return _current.get() is not None or len(_backends) > 0
+
+
+def decode_limits() -> DecodeLimits:
+    """How much a backend may decode at once."""
+    active = _current.get()
+    return active.decode_limits if active is not None else DecodeLimits()
 
 
 def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from lm_eval.api.model import LM
@@ -18,16 +19,16 @@ from harness_ext.decoding import decoding
 from harness_ext.labels import AnswerTokens, answer_grammar, answer_lead, answer_tokens, longest_answer
 from harness_ext.messages import Message, frame_size, has_chat_template, model_inputs, render_chat, template_text
 from harness_ext.prefetch import prefetched
+from harness_ext.questions import Question, frame_bytes, question_of
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
-from harness_ext.session import announce, answer_all
-from mmla_tasks.errors import ClipError, MissingExtraError, ModelError, suggest
+from harness_ext.session import announce, answer_all, decode_limits
+from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
     from harness_ext.backends.hf_load import Loaded
     from harness_ext.released import Family
-    from harness_ext.video import Frames
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +61,6 @@ class Options:
     """``error``, ``skip`` or ``text``."""
     enable_thinking: bool | None = None
     """Passed on to the chat template when set."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One request with its frames decoded, or asked without video."""
-
-    request: Request
-    prompt: str
-    """The final prompt: the request's, or its fallback."""
-    frames: Frames | None = None
-    as_text: bool = False
 
 
 class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
@@ -243,8 +233,16 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             return [answer for part in parts for answer in self._answer_batch(part)]
 
         batches = plan_batches(requests, self.options.answer, self._batch_size_for)
-        for answered in prefetched(batches, lambda i: self._question(requests[i]), ask, self._waited):
-            yield from answered
+        yield from chain.from_iterable(
+            prefetched(
+                batches,
+                lambda i: self._question(requests[i]),
+                ask,
+                cost=lambda i: frame_bytes(requests[i], self.frame_policy),
+                limits=decode_limits(),
+                waited=self._waited,
+            )
+        )
 
     def _waited(self, seconds: float) -> None:
         self.decode_wait_seconds += seconds
@@ -255,8 +253,11 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         return self.frame_policy.max_pixels or None
 
     def _batch_size_for(self, request: Request) -> int:
-        automatic = self.options.batch_size == "auto"
-        return max(1, self.batch_size // 4) if automatic and request.clip is not None else self.batch_size
+        if request.clip is None:
+            return self.batch_size
+        size = self.batch_size // 4 if self.options.batch_size == "auto" else self.batch_size
+        two_batches = 2 * frame_bytes(request, self.frame_policy)
+        return max(1, min(size, decode_limits().memory // two_batches))
 
     def _answer_batch(self, questions: Mapping[int, Question | None]) -> list[tuple[int, Response]]:
         """Ask and pack one batch, given by its indices into the requests; None is a request to skip."""
@@ -270,24 +271,12 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         return answered
 
     def _question(self, request: Request) -> Question | None:
-        """Decode the clip of a request, or do as `on_bad_clip` says; None is a request to skip."""
-        if request.clip is None:
-            return Question(request, request.prompt)
-        if not self.MULTIMODAL:
+        """`question_of`, where the model can see."""
+        if request.clip is not None and not self.MULTIMODAL:
             raise ModelError(
                 f"{self.options_source} takes no video", task=request.task, next=f"--tasks {request.task}_text"
             )
-        from harness_ext.frame_cache import frames_of
-
-        try:
-            frames = frames_of(request.clip, self.frame_policy, who=f"{request.task} id {request.id}")
-        except ClipError:
-            if self.options.on_bad_clip == "skip":
-                return None
-            if self.options.on_bad_clip == "text" and request.fallback is not None:
-                return Question(request, request.fallback, as_text=True)
-            raise
-        return Question(request, request.prompt, frames)
+        return question_of(request, self.frame_policy, self.options.on_bad_clip)
 
     def _ask(self, questions: list[Question]) -> list[Response]:
         """Ask one batch; when memory runs out, in halves, which later batches then start with."""
@@ -375,8 +364,7 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         return Response(
             text.strip() if self.options.answer == "constrained" else text,
             truncated=end is None and not stopped and len(ids) >= limit,
-            as_text=question.as_text,
-            frames=None if question.frames is None else question.frames.fingerprint,
+            **question.evidence,
             prompt_tokens=prompt_tokens,
             new_tokens=len(ids) if end is None else end + 1,
         )
@@ -535,6 +523,7 @@ def ranked(question: Question, answer: AnswerTokens, scores: Sequence[float], pr
     best = max(range(len(scores)), key=lambda i: (scores[i], -i))
     return Response(
         question.request.answer_forms[best],
+        **question.evidence,
         as_text=question.as_text,
         label_scores=dict(zip(answer.labels, scores, strict=True)),
         label_tokens={label: len(own) for label, own in zip(answer.labels, answer.own, strict=True)},

@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 
-from harness_ext.prefetch import prefetched
+from harness_ext.prefetch import Ahead, DecodeLimits, prefetched
 
 
 class Thing:
@@ -122,7 +122,46 @@ def test_an_error_in_use_and_an_early_stop_leave_no_thread(error: type[BaseExcep
 
 def test_waits_are_counted() -> None:
     waits: list[float] = []
-    list(prefetched([[0.05], [0.0]], time.sleep, lambda batch, items: time.sleep(0.01), waits.append))
+    list(prefetched([[0.05], [0.0]], time.sleep, lambda batch, items: time.sleep(0.01), waited=waits.append))
     assert len(waits) == 2
     assert waits[0] >= 0.04
     assert waits[1] < 0.04
+
+
+def test_no_more_bytes_are_alive_than_the_bound() -> None:
+    alive = most = 0
+    lock = threading.Lock()
+
+    def load(item: int) -> int:
+        nonlocal alive, most
+        with lock:
+            alive += 30
+            most = max(most, alive)
+        return item
+
+    with Ahead(range(40), load, cost=lambda n: 30, limits=DecodeLimits(3, 100), depth=99) as ahead:
+        taken = []
+        while ahead:
+            while ahead.head is not None:
+                taken.append(ahead.take()[0])
+            time.sleep(0.001)
+            with lock:
+                alive -= 30
+            ahead.done(0)
+    assert taken == list(range(40))
+    assert most == 90
+
+
+def test_one_item_larger_than_the_bound_is_let_through_alone() -> None:
+    used = prefetched(
+        [[n] for n in range(4)], int, lambda batch, items: items, cost=lambda n: 500, limits=DecodeLimits(2, 100)
+    )
+    assert list(used) == [[0], [1], [2], [3]]
+
+
+def test_taking_what_may_not_be_loaded_is_an_error_and_no_hang() -> None:
+    with Ahead(range(3), int, cost=lambda n: 60, limits=DecodeLimits(1, 100), depth=2) as ahead:
+        ahead.take()
+        assert ahead and ahead.head is None
+        with pytest.raises(RuntimeError, match="nothing may be loaded"):
+            ahead.take()

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from harness_ext.backends.hf import HFLabelLM, Question
+from harness_ext.backends.hf import HFLabelLM
 from harness_ext.messages import VIDEO, image_places
+from harness_ext.questions import Question
 from harness_ext.requests import Request, Response
 from mmla_tasks.errors import ModelError
 from mmla_tasks.records import Clip

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from harness_ext.backends.hf import HFLabelLM, Options, Question
+from harness_ext.backends.hf import HFLabelLM, Options
+from harness_ext.questions import Question
 from harness_ext.requests import Request, Response
 from mmla_tasks.errors import ClipError, MissingExtraError, MmlaError, ModelError
 from mmla_tasks.records import Clip
