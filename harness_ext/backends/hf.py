@@ -524,10 +524,8 @@ def ranked(question: Question, answer: AnswerTokens, scores: Sequence[float], pr
     return Response(
         question.request.answer_forms[best],
         **question.evidence,
-        as_text=question.as_text,
         label_scores=dict(zip(answer.labels, scores, strict=True)),
         label_tokens={label: len(own) for label, own in zip(answer.labels, answer.own, strict=True)},
-        frames=None if question.frames is None else question.frames.fingerprint,
         prompt_tokens=prompt_tokens,
     )
 
