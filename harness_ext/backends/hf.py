@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -85,6 +86,9 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         announce(self)
         if pretrained is None:
             raise ModelError("mmla-hf needs a model", next="--model_args pretrained=FOLDER_OR_HUB_NAME")
+        # Read when torch is loaded. Threads that spin while they wait keep the cores from the decoders: 202 ms of CPU
+        # time for a clip without this, 178 ms with it (benchmarks/peers.py).
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from harness_ext.backends import hf_load
 
         source, self.options = split_arguments(pretrained, args)
