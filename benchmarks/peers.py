@@ -8,8 +8,8 @@ generated, greedy, in float32. lmms-eval needs an environment of its own, since 
     python -m venv peers && peers/bin/pip install lmms-eval==0.7.3 decord torch==2.14.1 transformers==5.23.0
 
 Its model class is asked through its own `generate_until` with a batch of one. Every way runs in a process of its own,
-with no frame cache; loading and the first three clips (which warm up) are left out of the time. Prompts are equally long
-but for the system prompt that lmms-eval puts before them.
+with no frame cache; loading and the first three clips (which warm up) are left out of the time. Prompts are equally
+long but for the system prompt that lmms-eval puts before them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ NEW_TOKENS, FRAMES, PIXELS = 8, 4, 360 * 420
 WARM_UP = 3
 PROMPT = (
     "You are presented with a video in which the speaker says: Sure, take your time. Based on the text and video "
-    "content, what is the intent of this speaker?\nThe candidate labels for intent are: [complain, praise, apologise, thank, "
-    "criticize, agree, taunt, flaunt, joke, oppose, comfort, care, inform, advise, arrange, introduce, leave, prevent, "
-    "greet, ask for help]. Respond in the format: 'intent: [label]'. Only one label should be provided."
+    "content, what is the intent of this speaker?\nThe candidate labels for intent are: [complain, praise, apologise, "
+    "thank, criticize, agree, taunt, flaunt, joke, oppose, comfort, care, inform, advise, arrange, introduce, leave, "
+    "prevent, greet, ask for help]. Respond in the format: 'intent: [label]'. Only one label should be provided."
 )
 
 
