@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Generic, TypeVar
@@ -113,7 +114,7 @@ class Ahead(Generic[Item, Loaded]):
                 return
             item = self._next.pop()
             self._held += cost
-            self._loading.append((item, self._pool.submit(self._load, item)))
+            self._loading.append((item, self._pool.submit(copy_context().run, self._load, item)))
 
     def _ask(self) -> bool:
         self._next.extend(islice(self._items, 1))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.requests import Request
+from harness_ext.session import timings
 from mmla_tasks.errors import ClipError
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def question_of(request: Request, policy: FramePolicy, on_bad_clip: str) -> Ques
     from harness_ext.frame_cache import frames_of
 
     try:
-        frames = frames_of(request.clip, policy, who=f"{request.task} id {request.id}")
+        with timings().measure("decode"):
+            frames = frames_of(request.clip, policy, who=f"{request.task} id {request.id}")
     except ClipError:
         if on_bad_clip == "skip":
             return None

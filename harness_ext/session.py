@@ -17,6 +17,7 @@ from weakref import WeakSet
 from harness_ext.journal import Journal, request_key
 from harness_ext.prefetch import DecodeLimits
 from harness_ext.requests import Request, Response
+from harness_ext.timings import Timings
 from mmla_tasks.errors import ClipError, UsageError
 from mmla_tasks.records import Clip
 
@@ -65,6 +66,7 @@ class Session:
     seed: int | None = None
     """Torch seed, part of the key of sampled answers."""
     decode_limits: DecodeLimits = field(default_factory=DecodeLimits)
+    timings: Timings = field(default_factory=Timings)
     found: int = 0
     """Answers that were taken from the journal."""
     asked: int = 0
@@ -106,6 +108,12 @@ def decode_limits() -> DecodeLimits:
     """How much a backend may decode at once."""
     active = _current.get()
     return active.decode_limits if active is not None else DecodeLimits()
+
+
+def timings() -> Timings:
+    """Where the current run's time is noted, also from the threads that `Ahead` and `InFlight` start."""
+    active = _current.get()
+    return active.timings if active is not None else Timings()
 
 
 def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:
