@@ -22,6 +22,7 @@ from harness_ext.decoding import decoding
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
 from harness_ext.plugin import BACKENDS
+from harness_ext.prefetch import DecodeLimits
 from harness_ext.released import family_named, family_of
 from harness_ext.repeats import numbered, over_repeats, refuse_equal_repeats, repeats_of
 from harness_ext.requests import ANSWER_MODES
@@ -63,6 +64,8 @@ class RunOptions:
     batch_size: int | str | None = None
     max_batch_size: int | None = None
     device: str | None = None
+    decode_limits: DecodeLimits = field(default_factory=DecodeLimits)
+    """Clips decoded at once, and bytes of decoded frames."""
     gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
     system_instruction: str | None = None
     apply_chat_template: bool | str | None = None
@@ -133,36 +136,28 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
     """
     say = announce or (lambda line: None)
     clock = _Clock()
-    catalogue = Catalogue.load(options.include_path)
-    names = catalogue.resolve(list(options.tasks), options.modality)
     with ExitStack() as stack:
         folder = stack.enter_context(_open_folder(options)) if options.run_dir else None
-        with _quiet_lm_eval(options.write_out):
-            loaded = load_tasks(names, options)
-            if options.protocol != "paper":  # there the model's family decides whether answers are sampled
-                refuse_equal_repeats(loaded["tasks"], options)
-            left_out = _leave_out_without_clips(loaded, options, catalogue)
-            options = replace(options, samples=_chosen_rows(options, loaded["tasks"], left_out))
-            asked = _asked_documents(loaded["tasks"], options)
-            _check_clips(loaded["tasks"], asked, options)
-            clock.lap("tasks")
-            backend = _load_backend(options, loaded["tasks"], asked)
-            if options.protocol == "paper":
-                options = _follow_released(backend, loaded["tasks"], options)
-                refuse_equal_repeats(loaded["tasks"], options)
-            if folder:
-                folder.claim()
-            clock.lap("load")
-            for line in _opening_lines(backend, options, folder, left_out):
-                say(line)
-            active = Session(
-                journal=folder.journal if folder else None, progress=progress, on_bad_clip=options.on_bad_clip
-            )
-            with session(active):
-                repeats = [
-                    _ask_and_score(backend, loaded, repeat, active, left_out, say, number)
-                    for number, repeat in enumerate(repeats_of(options))
-                ]
+        this = stack.enter_context(prepared(options))
+        _check_clips(this.tasks, this.asked, options)
+        clock.lap("tasks")
+        backend = this.ready(_make_backend(options))
+        if folder:
+            folder.claim()
+        clock.lap("load")
+        for line in _opening_lines(backend, this.options, folder, this.left_out):
+            say(line)
+        active = Session(
+            journal=folder.journal if folder else None,
+            progress=progress,
+            on_bad_clip=options.on_bad_clip,
+            decode_limits=options.decode_limits,
+        )
+        with session(active):
+            repeats = [
+                _ask_and_score(backend, this, repeat, active, say, number)
+                for number, repeat in enumerate(repeats_of(this.options))
+            ]
         clock.lap("answer and score")
         if hasattr(backend, "decode_wait_seconds"):
             clock.seconds["decode waits"] = round(backend.decode_wait_seconds, 3)
@@ -172,16 +167,68 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
         results["timings"] = clock.seconds
         outcome = RunOutcome(results, numbered(samples), found=active.found)
         if folder:
-            outcome.written = _write(folder, outcome, options)
+            outcome.written = _write(folder, outcome, this.options)
     return outcome
+
+
+@dataclass
+class PreparedRun:
+    """Tasks with their documents, before a model is loaded."""
+
+    options: RunOptions
+    loaded: dict[str, Any]
+    """Tasks and groups, as lm-eval takes them."""
+    left_out: list[LeftOut]
+    asked: dict[str, list[Any]]
+    """Leaf name -> the documents that will be asked."""
+
+    @property
+    def tasks(self) -> dict[str, Any]:
+        """Leaf name -> task."""
+        tasks: dict[str, Any] = self.loaded["tasks"]
+        return tasks
+
+    def ready(self, backend: Any) -> Any:
+        """Fit backend and tasks to each other; a released protocol takes its settings from the model's family.
+
+        Raises:
+            ModelError: the backend cannot answer these tasks.
+            UsageError: the backend cannot do what the options say.
+        """
+        _fit(backend, self.options, self.tasks, self.asked)
+        if self.options.protocol == "paper":
+            self.options = _follow_released(backend, self.tasks, self.options)
+            refuse_equal_repeats(self.tasks, self.options)
+        return backend
+
+    def evaluate(self, backend: Any, options: RunOptions) -> dict[str, Any]:
+        """What lm-eval makes of the backend's answers, with the options of one repeat."""
+        return _evaluate(backend, self.loaded, options)
+
+
+@contextmanager
+def prepared(options: RunOptions) -> Iterator[PreparedRun]:
+    """Load tasks and documents, leave out what has no clips, and choose the rows; lm-eval is quiet meanwhile.
+
+    Raises:
+        MmlaError: unknown tasks, bad data, rows that are not there, nothing left to run.
+    """
+    catalogue = Catalogue.load(options.include_path)
+    names = catalogue.resolve(list(options.tasks), options.modality)
+    with _quiet_lm_eval(options.write_out):
+        loaded = load_tasks(names, options)
+        if options.protocol != "paper":  # there the model's family decides whether answers are sampled
+            refuse_equal_repeats(loaded["tasks"], options)
+        left_out = _leave_out_without_clips(loaded, options, catalogue)
+        options = replace(options, samples=_chosen_rows(options, loaded["tasks"], left_out))
+        yield PreparedRun(options, loaded, left_out, _asked_documents(loaded["tasks"], options))
 
 
 def _ask_and_score(
     backend: Any,
-    loaded: Mapping[str, Any],
+    this: PreparedRun,
     options: RunOptions,
     active: Session,
-    left_out: Sequence[LeftOut],
     say: Any,
     number: int,
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
@@ -190,8 +237,10 @@ def _ask_and_score(
     active.seed = options.seed[2] if len(options.seed) > 2 else None
     for line in _repeat_lines(options, number):
         say(line)
-    evaluated = _evaluate(backend, loaded, options)
-    results = build_results(evaluated, loaded, backend, options, left_out=left_out, root=_root(loaded["tasks"]))
+    evaluated = this.evaluate(backend, options)
+    results = build_results(
+        evaluated, this.loaded, backend, options, left_out=this.left_out, root=_root(this.tasks)
+    )
     note = SAMPLE_NOTE if results["mmla"]["notes"][:1] == [SAMPLE_NOTE] else None
     return results, {task: list(sample_rows(rows, note)) for task, rows in evaluated["samples"].items()}
 
@@ -350,7 +399,7 @@ def _root(tasks: Mapping[str, Any]) -> Any:
 # -------------------------------------------------------------------------------------------------------- backend
 
 
-def _load_backend(options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[str, list[Any]]) -> Any:
+def _make_backend(options: RunOptions) -> Any:
     from lm_eval.api.registry import get_model
 
     from harness_ext.plugin import register
@@ -361,10 +410,14 @@ def _load_backend(options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[
     given = {"batch_size": options.batch_size, "max_batch_size": options.max_batch_size, "device": options.device}
     _seed(options.seed)
     try:
-        backend = backend_class.create_from_arg_obj(args, given)
+        return backend_class.create_from_arg_obj(args, given)
     except ModuleNotFoundError as error:
         extra = options.model.removeprefix("mmla-")
         raise MissingExtraError(str(error.name), extra=extra, purpose=options.model) from None
+
+
+def _fit(backend: Any, options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[str, list[Any]]) -> None:
+    """Refuse a backend that cannot answer these tasks, and let it see them."""
     if options.repeats > 1 and not getattr(backend, "REPEATABLE", True):
         raise UsageError(f"--repeats {options.repeats}: {options.model} answers the same each time", next="--repeats 1")
     video = [name for name, task in tasks.items() if task.has_video]
@@ -377,7 +430,6 @@ def _load_backend(options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[
         )
     if hasattr(backend, "prepare"):
         backend.prepare(tasks, {name: [d["id"] for d in documents] for name, documents in asked.items()})
-    return backend
 
 
 def _follow_released(backend: Any, tasks: Mapping[str, Any], options: RunOptions) -> RunOptions:

@@ -219,15 +219,25 @@ def _answers(backend: Backend, requests: list[Request], active: Session) -> Gene
 
 def _asked_once(backend: Backend, requests: list[Request], active: Session) -> Iterator[tuple[int, Response]]:
     """Ask equal questions once ("Yeah." stands 77 times in AnnoMi-client), where equal questions have equal answers."""
-    alike: dict[Any, list[int]] = {}
-    for n, request in enumerate(requests):
-        alike.setdefault(_question(request) if backend.deterministic and not _is_sampled(request) else n, []).append(n)
-    copies = list(alike.values())
+    copies = distinct(requests, backend.deterministic)
     active.asked += len(copies)
     if copies:
         for m, response in backend.answer([requests[same[0]] for same in copies]):
             for n in copies[m]:
                 yield n, response
+
+
+def distinct(requests: Sequence[Request], deterministic: bool) -> list[list[int]]:
+    """Indices of the requests, those of equal questions together.
+
+    Args:
+        requests: Of one run.
+        deterministic: Whether equal questions have equal answers; sampled ones never have.
+    """
+    alike: dict[Any, list[int]] = {}
+    for n, request in enumerate(requests):
+        alike.setdefault(_question(request) if deterministic and not _is_sampled(request) else n, []).append(n)
+    return list(alike.values())
 
 
 def _question(request: Request) -> str:

@@ -97,27 +97,31 @@ def load(source: ModelSource) -> Loaded:
     return loaded
 
 
-def load_processor(pretrained: str) -> Any:
+def load_processor(pretrained: str, **how: Any) -> Any:
     """Load the processor of a model, or the tokenizer of a text model, without its weights.
+
+    Args:
+        pretrained: Local folder, GGUF file or Hub id.
+        **how: Other fields of `ModelSource`, such as ``revision``.
 
     Raises:
         ModelError: It is not there.
         MissingExtraError: torch or transformers is not installed.
     """
-    source = ModelSource(pretrained)
+    source = ModelSource(pretrained, **how)
     check_packages(source)
     _check_source(source)
     return _load_processor(source, _load_config(source))
 
 
-def load_config(pretrained: str) -> Any:
-    """Load the config of a model.
+def load_config(pretrained: str, **how: Any) -> Any:
+    """Load the config of a model; arguments as for `load_processor`.
 
     Raises:
         ModelError: It is not there.
         MissingExtraError: torch or transformers is not installed.
     """
-    source = ModelSource(pretrained)
+    source = ModelSource(pretrained, **how)
     check_packages(source)
     _check_source(source)
     return _load_config(source)

@@ -20,6 +20,7 @@ examples:
   mmla run --model mmla-hf --model_args pretrained=Qwen/Qwen2-VL-7B-Instruct,dtype=bfloat16 \\
       --tasks mmla --run_dir runs/qwen2vl
   mmla run --model mmla-hf --model_args pretrained=... --tasks mmla_intent --modality text --answer rank
+  mmla run --model mmla-hf --model_args pretrained=... --tasks mmla --dry_run
   mmla run --model mmla-predictions --model_args answers=answers.jsonl --tasks mmla_emotion_meld_text
 
 The same command goes on where an interrupted run stopped: answers are kept in RUN_DIR/journal.
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> int:
     args = _parser().parse_args([*_config_arguments(arguments), *arguments])
     _refuse(args)
     options = _options(args, arguments)
-    return _run(options, args, console())
+    return _plan(options, console()) if args.dry_run else _run(options, args, console())
 
 
 def console() -> Any:
@@ -39,6 +40,14 @@ def console() -> Any:
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+
+
+def _plan(options: Any, console: Any) -> int:
+    from harness_ext.plan import make_plan
+    from harness_ext.reports.plan import print_plan
+
+    print_plan(make_plan(options), console)
+    return 0
 
 
 def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
@@ -242,6 +251,11 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("running").add_argument
+    add(
+        "--dry_run",
+        action="store_true",
+        help="tell questions, tokens, clips, decode time, memory and cost, without loading the model",
+    )
     add("--batch_size", "-b", metavar="N", help="requests at once")
     add("--max_batch_size", type=int, metavar="N", help="upper bound for --batch_size auto")
     add("--device", metavar="NAME", help="such as cuda, cuda:0, cpu")

@@ -1,0 +1,93 @@
+"""The plan of a run as a table, for `mmla run --dry_run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness_ext.cli.progress import clock
+from harness_ext.plan import RunPlan, TaskPlan
+
+HEADINGS = ("questions", "prompt tokens", "of video", "new tokens ≤", "missing clips", "video", "decode")
+
+
+def print_plan(plan: RunPlan, console: Console) -> None:
+    """Print what each task would ask and take, then what that rests on."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for heading in ("", "", *HEADINGS):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    last = ""
+    for task in plan.tasks:
+        table.add_row(task.dimension if task.dimension != last else "", task.dataset, *_cells(task))
+        last = task.dimension
+    if len(plan.tasks) > 1:
+        table.add_row("all", "", *_totals(plan.tasks))
+    console.print()
+    console.print(table)
+    for line in _lines(plan):
+        console.print(Text(line))
+
+
+def _cells(task: TaskPlan) -> Iterator[str]:
+    clips = task.clips
+    yield f"{task.requests:,}"
+    yield _count(task.prompt_tokens, about=clips is not None)
+    yield _count(clips.tokens, about=True) if clips else "–"
+    yield f"{task.new_tokens:,}"
+    yield f"{task.missing:,}" if task.missing else "–"
+    yield f"~{clock(clips.seconds)}" if clips else "–"
+    yield f"~{clock(clips.decode_seconds)}" if clips else "–"
+
+
+def _totals(tasks: list[TaskPlan]) -> Iterator[str]:
+    clips = [task.clips for task in tasks if task.clips]
+    prompts = [task.prompt_tokens for task in tasks]
+    video = [estimate.tokens for estimate in clips]
+    missing = sum(task.missing for task in tasks)
+    yield f"{sum(task.requests for task in tasks):,}"
+    yield _count(None if None in prompts else sum(n or 0 for n in prompts), about=bool(clips))
+    yield _count(None if not video or None in video else sum(n or 0 for n in video), about=True)
+    yield f"{sum(task.new_tokens for task in tasks):,}"
+    yield f"{missing:,}" if missing else "–"
+    yield f"~{clock(sum(estimate.seconds for estimate in clips))}" if clips else "–"
+    yield f"~{clock(sum(estimate.decode_seconds for estimate in clips))}" if clips else "–"
+
+
+def _count(tokens: int | None, about: bool) -> str:
+    return "–" if tokens is None else f"{'~' if about else ''}{tokens:,}"
+
+
+def _lines(plan: RunPlan) -> Iterator[str]:
+    """What stands below the table."""
+    asked, rows = sum(task.requests for task in plan.tasks), sum(task.rows - task.missing for task in plan.tasks)
+    if asked < rows:
+        yield f"{rows - asked:,} of {rows:,} rows repeat a question, which is asked once"
+    yield from _about_clips(plan)
+    if any(task.text_tokens is None for task in plan.tasks):
+        yield "tokens: this backend has no tokenizer here"
+    for item in plan.left_out:
+        yield f"left out {item.task}: {item.why}; {item.next_step}"
+    yield from plan.notes
+    yield "a plan: no model was loaded and nothing was asked"
+
+
+def _about_clips(plan: RunPlan) -> Iterator[str]:
+    clips = [task.clips for task in plan.tasks if task.clips]
+    if not clips or plan.frame_policy is None:
+        return
+    probed, unreadable = sum(c.probed for c in clips), sum(c.unreadable for c in clips)
+    yield f"clip figures: from {probed:,} clips, decoded with {plan.frame_policy.describe()}"
+    if unreadable:
+        yield f"{unreadable:,} of these {probed:,} could not be read: the run would stop, or do as --on_bad_clip says"
+    workers, memory = plan.limits.workers, plan.limits.memory
+    yield (
+        f"decoding with {workers} worker{'s' * (workers > 1)}: ~{clock(plan.decode_seconds)}, less what the frame cache "
+        f"holds; up to {_megabytes(plan.frame_bytes)} a clip, at most {_megabytes(memory)} at once"
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
