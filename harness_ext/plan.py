@@ -18,6 +18,7 @@ from lm_eval.api.model import LM
 from harness_ext.frame_policy import FramePolicy
 from harness_ext.labels import answer_lead, longest_answer
 from harness_ext.messages import clips_as, has_chat_template, model_inputs, render_chat, template_text, tokenizer_of
+from harness_ext.plugin import backend_class
 from harness_ext.prefetch import DecodeLimits
 from harness_ext.requests import Request, Response
 from harness_ext.session import announce, distinct
@@ -69,7 +70,7 @@ class TaskPlan:
     missing: int
     """Rows whose clip is not there or empty."""
     clips: ClipEstimate | None
-    """None for a task without video, or without any clip that could be opened."""
+    """None for a task without video, or without any clip."""
 
     @property
     def prompt_tokens(self) -> int | None:
@@ -111,12 +112,11 @@ class CountingLM(LM):  # type: ignore[misc]
         requests: Every request that the run would make, in order.
     """
 
-    deterministic = True
-
     def __init__(self, model: str, model_args: Mapping[str, Any]) -> None:
         super().__init__()
         announce(self)
         self.model = model
+        self.deterministic = bool(backend_class(model).deterministic)
         self.requests: list[Request] = []
         self.processor = _processor(model_args)
         self.model_config = _config(model_args) if self.processor is not None else None
@@ -246,17 +246,21 @@ def _new_tokens(request: Request, answer_mode: str) -> int:
 def _estimate(requests: Sequence[Request], counting: CountingLM) -> ClipEstimate | None:
     step = max(1, len(requests) / PROBES)
     chosen = [requests[int(n * step)] for n in range(min(PROBES, len(requests)))]
-    probes = list(_probes(chosen, counting))
-    if not probes:
+    if not chosen:
         return None
+    probes = list(_probes(chosen, counting))
     tokens = [probe.tokens for probe in probes if probe.tokens is not None]
+
+    def of_all(values: Sequence[float]) -> float:
+        return len(requests) * statistics.fmean(values) if values else 0.0
+
     return ClipEstimate(
         probed=len(chosen),
         unreadable=len(chosen) - len(probes),
-        seconds=len(requests) * statistics.fmean(probe.seconds for probe in probes),
-        decode_seconds=len(requests) * statistics.fmean(probe.decode_seconds for probe in probes),
-        frame_bytes=max(probe.frame_bytes for probe in probes),
-        tokens=round(len(requests) * statistics.fmean(tokens)) if tokens else None,
+        seconds=of_all([probe.seconds for probe in probes]),
+        decode_seconds=of_all([probe.decode_seconds for probe in probes]),
+        frame_bytes=max((probe.frame_bytes for probe in probes), default=0),
+        tokens=round(of_all(tokens)) if tokens else None,
     )
 
 

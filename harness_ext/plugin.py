@@ -6,6 +6,8 @@ built-in models must be registered first: lm-eval takes a non-empty registry as 
 
 from __future__ import annotations
 
+from typing import Any
+
 BACKENDS = {
     "mmla-echo": "harness_ext.backends.echo:EchoLM",
     "mmla-hf": "harness_ext.backends.hf:HFLabelLM",
@@ -22,3 +24,11 @@ def register() -> None:
     for name, target in BACKENDS.items():
         if name not in model_registry:
             model_registry.register(name, target=target)
+
+
+def backend_class(name: str) -> Any:
+    """The class of one of our backends; nothing heavy is imported with it."""
+    from lm_eval.api.registry import get_model
+
+    register()
+    return get_model(name)

@@ -21,7 +21,7 @@ from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, yaml_folder
 from harness_ext.decoding import decoding
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
-from harness_ext.plugin import BACKENDS
+from harness_ext.plugin import BACKENDS, backend_class
 from harness_ext.prefetch import DecodeLimits
 from harness_ext.released import family_named, family_of
 from harness_ext.repeats import numbered, over_repeats, refuse_equal_repeats, repeats_of
@@ -238,9 +238,7 @@ def _ask_and_score(
     for line in _repeat_lines(options, number):
         say(line)
     evaluated = this.evaluate(backend, options)
-    results = build_results(
-        evaluated, this.loaded, backend, options, left_out=this.left_out, root=_root(this.tasks)
-    )
+    results = build_results(evaluated, this.loaded, backend, options, left_out=this.left_out, root=_root(this.tasks))
     note = SAMPLE_NOTE if results["mmla"]["notes"][:1] == [SAMPLE_NOTE] else None
     return results, {task: list(sample_rows(rows, note)) for task, rows in evaluated["samples"].items()}
 
@@ -400,17 +398,11 @@ def _root(tasks: Mapping[str, Any]) -> Any:
 
 
 def _make_backend(options: RunOptions) -> Any:
-    from lm_eval.api.registry import get_model
-
-    from harness_ext.plugin import register
-
-    register()
-    backend_class = get_model(options.model)
     args = {**options.model_args, **_run_wide(options)}
     given = {"batch_size": options.batch_size, "max_batch_size": options.max_batch_size, "device": options.device}
     _seed(options.seed)
     try:
-        return backend_class.create_from_arg_obj(args, given)
+        return backend_class(options.model).create_from_arg_obj(args, given)
     except ModuleNotFoundError as error:
         extra = options.model.removeprefix("mmla-")
         raise MissingExtraError(str(error.name), extra=extra, purpose=options.model) from None
