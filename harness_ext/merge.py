@@ -45,10 +45,22 @@ class FinishedShard:
         return {**options, **self.record["backend"]}
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Task and sample row, of every task it ran."""
+        """Task and sample row, of every task it ran.
+
+        Raises:
+            DataError: a samples file is gone or damaged.
+        """
         for task in self.record["tasks"]:
-            for line in (self.folder / SAMPLES / f"{task}.jsonl").read_bytes().splitlines():
-                yield task, json.loads(line)
+            file = self.folder / SAMPLES / f"{task}.jsonl"
+            try:
+                yield from ((task, json.loads(line)) for line in file.read_bytes().splitlines())
+            except (OSError, ValueError) as error:
+                raise DataError(
+                    f"the samples of {self.shard} cannot be read",
+                    file=file,
+                    why=error,
+                    next="run the shard again: its answers are in the journal",
+                ) from None
 
 
 def merge(run_dir: Path, announce: Any = None) -> RunOutcome:
@@ -180,9 +192,9 @@ class Replay(LM):  # type: ignore[misc]
             )
 
     def _next(self, absent: Sequence[Shard]) -> str:
-        shard = f"{absent[0].index}/{absent[0].count}" if absent else "1/1"
+        shard = f" --shard {absent[0].index}/{absent[0].count}" if absent else ""
         command = self.options.command or "mmla run ..."
-        return f"{command} --shard {shard} --run_dir {self.shards[0].folder.parents[1]}"
+        return f"{command}{shard} --run_dir {self.shards[0].folder.parents[1]}"
 
     def generate_until(self, requests: list[Any]) -> list[Response]:
         """Give the responses of the next repeat; lm-eval asks for all tasks of a repeat at once."""

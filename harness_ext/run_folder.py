@@ -74,7 +74,7 @@ class RunFolder:
         except OSError as error:
             self._stack.close()
             raise self._unwritable(self.path, error) from None
-        except RunFolderError:
+        except BaseException:
             self._stack.close()
             raise
         return self
