@@ -23,6 +23,9 @@ from mmla_tasks.errors import RunFolderError
 WRITER = "answers"
 """The writer of an ordinary run; shards and further processes add their own name."""
 
+_SEAL = ', "crc": '
+"""Stands before the checksum, the last key of a line."""
+
 
 def request_key(request: Request, *, model: Mapping[str, Any], clip_digest: str | None, seed: int | None = None) -> str:
     """Hash of everything an answer depends on.
@@ -160,18 +163,14 @@ def answer_count(folder: Path) -> int:
 
 def _sealed(row: Mapping[str, Any]) -> str:
     """A line with its own checksum: what a disk or a hand has changed is no answer of the model."""
-    return json.dumps({**row, "crc": _crc(row)}, ensure_ascii=False)
+    text = json.dumps(row, ensure_ascii=False)
+    return f"{text[:-1]}{_SEAL}{zlib.crc32(text.encode())}}}"
 
 
 def _unsealed(line: bytes) -> dict[str, Any] | None:
     """The row of a line; None when it is torn or damaged."""
-    try:
-        row = json.loads(line)
-        seal = row.pop("crc")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    text, _, seal = line.rpartition(_SEAL.encode())
+    if seal != b"%d}" % zlib.crc32(text + b"}"):
         return None
-    return row if seal == _crc(row) else None
-
-
-def _crc(row: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(row, ensure_ascii=False).encode())
+    row: dict[str, Any] = json.loads(line)
+    return row

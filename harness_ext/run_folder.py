@@ -92,7 +92,8 @@ class RunFolder:
             whole.release()
             return
         for path in sorted(self.path.glob(".lock-*-of-*")):
-            self._held(path, f"the process with shard {path.name.removeprefix('.lock-')}").release()
+            shard = Shard.read(path.name.removeprefix(".lock-").replace("-of-", "/"))
+            self._held(path, f"a process with {shard}").release()
 
     def _held(self, path: Path, whose: str, timeout: float = 0) -> FileLock:
         from filelock import FileLock, Timeout

@@ -24,7 +24,8 @@ examples:
   mmla run --model mmla-hf --model_args pretrained=... --tasks mmla --dry_run
   mmla run --model mmla-predictions --model_args answers=answers.jsonl --tasks mmla_emotion_meld_text
 
-The same command goes on where an interrupted run stopped: answers are kept in RUN_DIR/journal.
+The same command goes on where an interrupted run stopped: answers are kept in RUN_DIR/journal. Several processes share
+a run: accelerate launch -m harness_ext.cli run ...; jobs of an array: --shard 1/8. Both in docs/running.md.
 """
 
 

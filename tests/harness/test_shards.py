@@ -220,8 +220,8 @@ def test_a_shard_at_work_stops_its_like_a_whole_run_and_a_merge(mmla: Command, r
     assert mmla(*command(root), "--run_dir", tmp_path, "--shard", "2/2").status == 0
     with FileLock(tmp_path / ".lock-2-of-2"):
         refused(mmla(*command(root), "--run_dir", tmp_path, "--shard", "2/2"), "another process with shard 2 of 2", "is at work in")  # fmt: skip
-        refused(mmla(*command(root), "--run_dir", tmp_path), "the process with shard 2-of-2 is at work in")
-        refused(mmla("merge", tmp_path), "the process with shard 2-of-2 is at work in")
+        refused(mmla(*command(root), "--run_dir", tmp_path), "a process with shard 2 of 2 is at work in")
+        refused(mmla("merge", tmp_path), "a process with shard 2 of 2 is at work in")
         assert mmla(*command(root), "--run_dir", tmp_path, "--shard", "1/2").status == 0
     assert mmla("merge", tmp_path).status == 0
 
