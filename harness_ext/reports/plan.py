@@ -84,8 +84,8 @@ def _about_clips(plan: RunPlan) -> Iterator[str]:
         yield f"{unreadable:,} of these {probed:,} could not be read: the run would stop, or do as --on_bad_clip says"
     workers, memory = plan.limits.workers, plan.limits.memory
     yield (
-        f"decoding with {workers} worker{'s' * (workers > 1)}: ~{clock(plan.decode_seconds)}, less what the frame cache "
-        f"holds; up to {_megabytes(plan.frame_bytes)} a clip, at most {_megabytes(memory)} at once"
+        f"decoding with {workers} worker{'s' * (workers > 1)}: ~{clock(plan.decode_seconds)}, less what is cached; "
+        f"frames: up to {_megabytes(plan.frame_bytes)} a clip, at most {_megabytes(memory)} at once"
     )
 
 
