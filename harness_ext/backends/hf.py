@@ -10,26 +10,21 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from lm_eval.api.model import LM
-
-from harness_ext.decoding import decoding
-from harness_ext.labels import AnswerTokens, answer_grammar, answer_lead, answer_tokens, longest_answer
-from harness_ext.messages import Message, frame_size, has_chat_template, model_inputs, render_chat, template_text
+from harness_ext.backends.processor_lm import Options, ProcessorLM, ranked, unknown_argument
+from harness_ext.labels import answer_grammar, answer_lead, longest_answer
+from harness_ext.messages import model_inputs
 from harness_ext.prefetch import prefetched
-from harness_ext.questions import Question, frame_bytes, question_of
-from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
-from harness_ext.session import announce, answer_all, decode_limits
+from harness_ext.questions import Question, frame_bytes
+from harness_ext.requests import Request, Response
+from harness_ext.session import decode_limits
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
-
     from harness_ext.backends.hf_load import Loaded
-    from harness_ext.released import Family
 
 logger = logging.getLogger(__name__)
 
@@ -40,31 +35,7 @@ SAMPLING_ONLY: Final = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 NOT_FOR_GENERATE: Final = ("until", "max_gen_toks", "do_sample")
 
 
-@dataclass(frozen=True)
-class Options:
-    """Arguments of `--model_args` beside those that say what to load (`hf_load.ModelSource`)."""
-
-    answer: str = "generate"
-    """``generate``, ``constrained`` or ``rank``."""
-    batch_size: int | str = 1
-    """Prompts in a batch, or ``auto``."""
-    max_batch_size: int | None = None
-    """Upper bound for ``auto``."""
-    max_length: int | None = None
-    """Tokens of prompt and answer together; None takes the model's own limit."""
-    num_frames: int | None = None
-    fps: float | None = None
-    max_frames: int | None = None
-    max_pixels: int | None = None
-    """Pixels per frame; this and the three above make the frame policy."""
-    video_reader: str | None = None
-    on_bad_clip: str = "error"
-    """``error``, ``skip`` or ``text``."""
-    enable_thinking: bool | None = None
-    """Passed on to the chat template when set."""
-
-
-class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
+class HFLabelLM(ProcessorLM):
     """A transformers model as lm-eval and `answer_all` see it.
 
     Args:
@@ -79,11 +50,9 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     PACKAGES = ("torch", "transformers", "peft", "xgrammar", "av", "decord")
     """What can change an answer; their versions stand in the results."""
 
-    deterministic = True  # an answer depends on the question alone, whatever its document or batch
+    NAME = "mmla-hf"
 
     def __init__(self, pretrained: str | None = None, **args: Any) -> None:
-        super().__init__()
-        announce(self)
         if pretrained is None:
             raise ModelError("mmla-hf needs a model", next="--model_args pretrained=FOLDER_OR_HUB_NAME")
         # Read when torch is loaded. Threads that spin while they wait keep the cores from the decoders: 202 ms of CPU
@@ -91,79 +60,24 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from harness_ext.backends import hf_load
 
-        source, self.options = split_arguments(pretrained, args)
+        source, options = split_arguments(pretrained, args)
         hf_load.check_packages(source)
-        from harness_ext.frame_policy import FramePolicy
-
-        names = ("num_frames", "fps", "max_pixels", "video_reader", "max_frames")
-        self.frame_policy = FramePolicy.from_args(**{name: getattr(self.options, name) for name in names})
+        super().__init__(options)
         self._use(hf_load.load(source))
 
     def _use(self, loaded: Loaded) -> None:
         from harness_ext.backends.hf_rank import LabelScorer
 
-        self.model, self.processor, self.tokenizer = loaded.model, loaded.processor, loaded.tokenizer
-        self.MULTIMODAL = loaded.clips_as is not None  # lm-eval refuses tasks with clips where the instance says no
-        self._loaded = loaded
+        self.model, self.processor = loaded.model, loaded.processor
+        self._loaded, self.loaded_identity = loaded, loaded.identity
         self._device = loaded.model.device
-        self._template: str | None = None
-        self._opening: list[Message] = []
         self._scorer = LabelScorer(loaded.model)
         self._grammars = Grammars(loaded.tokenizer, vocabulary_size(loaded), self.end_tokens)
-        self._answer_tokens: dict[tuple[Any, ...], AnswerTokens] = {}
         self.batch_size = starting_batch_size(self.options, self._device.type)
         self.decode_wait_seconds = 0.0
         self.max_length = self.options.max_length or context_length(loaded.model)
 
-    # ---- what lm-eval asks ---------------------------------------------------------------------------------------
-
-    def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answer through the journal."""
-        return list(answer_all(self, requests))
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Refuse: labels are ranked by `answer=rank`, within the same tasks."""
-        raise ModelError(
-            "mmla-hf answers tasks of the kind generate_until only",
-            next="use --model hf for tasks that need loglikelihood",
-        )
-
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Refuse, as `loglikelihood` does."""
-        self.loglikelihood(requests)
-        return []
-
-    def apply_chat_template(self, chat_history: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        """Render a chat as the final prompt, `<video>` replaced by what the model's template puts there."""
-        thinking = self.options.enable_thinking
-        extra = {} if thinking is None else {"enable_thinking": thinking}
-        history = with_opening(chat_history, self._opening)
-        return render_chat(self.processor, history, add_generation_prompt, self._template, **extra)
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The template's text; a string also chooses it by name for the prompts that follow."""
-        if not chat_template:
-            return ""
-        self._template = chat_template if isinstance(chat_template, str) else None
-        return template_text(self.processor, self._template)
-
-    @property
-    def tokenizer_name(self) -> str:
-        """Name under which lm-eval would cache requests."""
-        return str(self.options_source).replace("/", "__")
-
-    @property
-    def options_source(self) -> str:
-        """The tokenizer's own source, else the model's."""
-        identity = self._loaded.identity
-        return str(identity["tokenizer"] or identity["pretrained"])
-
     # ---- what the journal and the results ask --------------------------------------------------------------------
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether prompts can be rendered as a chat."""
-        return has_chat_template(self.processor)
 
     @property
     def model_config(self) -> Any:
@@ -174,49 +88,25 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         """The checkpoint's own generation settings, which nothing but ``--protocol paper`` lets into force."""
         return dict(self._loaded.own_decoding)
 
-    def follow(self, family: Family) -> None:
-        """Show frames and begin chats as the released code does for a family; frames that the user chose stay."""
-        from harness_ext.frame_policy import FramePolicy
-
-        chosen = any(
-            getattr(self.options, name) is not None for name in ("num_frames", "fps", "max_frames", "max_pixels")
-        )
-        if family.frames and not chosen:
-            self.frame_policy = FramePolicy.from_args(**family.frames, video_reader=self.options.video_reader)
-        if family.opening is not None and self.has_chat_template:
-            self._opening = self._opening_turns(family, family.opening)
-
-    def _opening_turns(self, family: Family, opening: str) -> list[Message]:
-        """A first turn and the model's own answer to it."""
-        said: list[Message] = [{"role": "user", "content": opening}]
-        system: list[Message] = [{"role": "system", "content": family.system}] if family.system else []
-        prompt = self.apply_chat_template([*system, *said])
-        settings = generation_settings(decoding(self.checkpoint_decoding(), family.decoding))
-        question = Question(Request("opening turn", opening, prompt, (), "", {}, chat=True), prompt)
-        inputs = self._inputs([question], settings["max_new_tokens"])
-        out = self.model.generate(**inputs, generation_config=self._generation_config(settings))
-        reply = self.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [*said, {"role": "assistant", "content": reply.strip()}]
+    @property
+    def adapters_note(self) -> str:
+        """The one adapter."""
+        adapter = self._loaded.identity["peft"]
+        return f" + {adapter['path']}" if adapter else ""
 
     @property
-    def answer_mode(self) -> str:
-        """``generate``, ``constrained`` or ``rank``."""
-        return self.options.answer
+    def end_tokens(self) -> list[int]:
+        """Token ids with which the model ends an answer; the tokenizer's own end token, if it is one, comes first."""
+        ends = self.model.generation_config.eos_token_id
+        found = [ends] if isinstance(ends, int) else list(ends or [])
+        return sorted(found, key=lambda token: token != self.tokenizer.eos_token_id)
 
-    def identity(self) -> dict[str, Any]:
-        """JSON-plain: everything about this model that can change an answer; the batch size is not among it."""
-        chosen = {"max_length": self.options.max_length, "enable_thinking": self.options.enable_thinking}
-        size = frame_size(self.processor, self._max_pixels) if self.MULTIMODAL else None
-        return {**self._loaded.identity, **chosen, "clips_as": self._loaded.clips_as, "frame_size": size}
-
-    def describe(self) -> str:
-        """One line for the screen: model, revision, dtype, and the frame policy where clips are read."""
-        identity = self._loaded.identity
-        revision = f" @ {identity['revision'][:7]}" if identity["revision"] else ""
-        adapter = f" + {identity['peft']['path']}" if identity["peft"] else ""
-        frames = f"  {self.frame_policy.describe()}" if self.MULTIMODAL else ""
-        frames += " as images" if self._loaded.clips_as == "images" else ""
-        return f"mmla-hf  {identity['pretrained']}{revision}{adapter}  {identity['dtype']}{frames}"
+    def reply(self, question: Question) -> str:
+        """One free answer, outside of any journal."""
+        settings = generation_settings(question.request.gen_kwargs)
+        inputs = self._inputs([question], settings["max_new_tokens"])
+        out = self.model.generate(**inputs, generation_config=self._generation_config(settings))
+        return str(self.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 
     # ---- answering -----------------------------------------------------------------------------------------------
 
@@ -251,11 +141,6 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     def _waited(self, seconds: float) -> None:
         self.decode_wait_seconds += seconds
 
-    @property
-    def _max_pixels(self) -> int | None:
-        """The frame policy's bound per frame; 0 there is no bound."""
-        return self.frame_policy.max_pixels or None
-
     def _batch_size_for(self, request: Request) -> int:
         if request.clip is None:
             return self.batch_size
@@ -273,14 +158,6 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         for group in alike.values():
             answered.extend(zip(group, self._ask(list(group.values())), strict=True))
         return answered
-
-    def _question(self, request: Request) -> Question | None:
-        """`question_of`, where the model can see."""
-        if request.clip is not None and not self.MULTIMODAL:
-            raise ModelError(
-                f"{self.options_source} takes no video", task=request.task, next=f"--tasks {request.task}_text"
-            )
-        return question_of(request, self.frame_policy, self.options.on_bad_clip)
 
     def _ask(self, questions: list[Question]) -> list[Response]:
         """Ask one batch; when memory runs out, in halves, which later batches then start with."""
@@ -308,21 +185,11 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             template=self._template,
             max_pixels=self._max_pixels,
         )
-        self._check_lengths(questions, inputs, new_tokens)
+        for question, length in zip(questions, prompt_lengths(inputs), strict=True):
+            self._check_length(question.request, length, new_tokens)
         # Pictures in the model's precision, but not seconds, one number a clip: rounded, they would shift positions.
         dtypes = {k: self.model.dtype if v.is_floating_point() and v.ndim > 1 else None for k, v in inputs.items()}
         return {k: v.to(self._device, dtypes[k]) for k, v in inputs.items()}
-
-    def _check_lengths(self, questions: Sequence[Question], inputs: Mapping[str, Any], new_tokens: int) -> None:
-        """Nothing is cut to fit: half a video or half a prompt would be scored as if it were whole."""
-        for question, length in zip(questions, prompt_lengths(inputs), strict=True):
-            if self.max_length is not None and length + new_tokens > self.max_length:
-                raise ModelError(
-                    f"The prompt of {question.request.task}, document {question.request.id}, is too long for the model",
-                    prompt=f"{length} tokens, and up to {new_tokens} for the answer",
-                    limit=f"{self.max_length} tokens",
-                    next="fewer frames (num_frames, fps, max_pixels) or fewer examples (--num_fewshot)",
-                )
 
     # ---- generate and constrained --------------------------------------------------------------------------------
 
@@ -358,28 +225,6 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
                 raise ModelError(f"Unknown generation argument '{name}'", hint=suggest(name, known))
         return GenerationConfig(**{**self.model.generation_config.to_diff_dict(), **settings})
 
-    def _response(self, question: Question, ids: list[int], prompt_tokens: int, limit: int) -> Response:
-        """Cut at the end token and at the stop strings, and say whether either came."""
-        end = next((i for i, token in enumerate(ids) if token in self.end_tokens), None)
-        kept = ids if end is None else ids[:end]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        stops = question.request.gen_kwargs.get("until") if self.options.answer == "generate" else None
-        text, stopped = cut_at(text, [stops] if isinstance(stops, str) else stops or [])
-        return Response(
-            text.strip() if self.options.answer == "constrained" else text,
-            truncated=end is None and not stopped and len(ids) >= limit,
-            **question.evidence,
-            prompt_tokens=prompt_tokens,
-            new_tokens=len(ids) if end is None else end + 1,
-        )
-
-    @property
-    def end_tokens(self) -> list[int]:
-        """Token ids with which the model ends an answer; the tokenizer's own end token, if it is one, comes first."""
-        ends = self.model.generation_config.eos_token_id
-        found = [ends] if isinstance(ends, int) else list(ends or [])
-        return sorted(found, key=lambda token: token != self.tokenizer.eos_token_id)
-
     # ---- rank ----------------------------------------------------------------------------------------------------
 
     def _rank_labels(self, questions: list[Question]) -> list[Response]:
@@ -390,23 +235,6 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         scores = self._scorer.scores(inputs, answer, lambda i: self._inputs([questions[i]], longest))
         lengths = prompt_lengths(inputs)
         return [ranked(q, answer, row, n) for q, row, n in zip(questions, scores, lengths, strict=True)]
-
-    def _tokens_of(self, request: Request) -> AnswerTokens:
-        key = (request.answer_prefix, request.labels, answer_lead(request))
-        if key not in self._answer_tokens:
-            if not self.end_tokens:
-                raise ModelError(f"{self.options_source} has no end token", next="pass tokenizer= with one that has")
-            self._answer_tokens[key] = answer_tokens(self.tokenizer, request, self.end_tokens[0])
-        return self._answer_tokens[key]
-
-
-# ---- chats ------------------------------------------------------------------------------------------------------
-
-
-def with_opening(history: Sequence[Message], opening: Sequence[Message]) -> list[Message]:
-    """Put first turns before a chat, behind its system prompt."""
-    system = [message for message in history[:1] if message["role"] == "system"]
-    return [*system, *opening, *history[len(system) :]]
 
 
 # ---- arguments ---------------------------------------------------------------------------------------------------
@@ -425,18 +253,10 @@ def split_arguments(pretrained: str, args: Mapping[str, Any]) -> tuple[Any, Opti
     for name in args:
         if name not in source | options:
             known = sorted({"pretrained"} | source | options)
-            raise ModelError(f"Unknown model argument '{name}'", hint=suggest(name, known), known=", ".join(known))
+            raise unknown_argument(name, known)
     given = {k: v for k, v in args.items() if v is not None}
     made = Options(**{k: v for k, v in given.items() if k in options})
-    check_choice("answer", made.answer, ANSWER_MODES)
-    check_choice("on_bad_clip", made.on_bad_clip, BAD_CLIP_POLICIES)
     return ModelSource(str(pretrained), **{k: v for k, v in given.items() if k in source}), made
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise a `ModelError` that names the allowed values."""
-    if value not in allowed:
-        raise ModelError(f"{name}='{value}' is not one of {', '.join(allowed)}", hint=suggest(str(value), allowed))
 
 
 def starting_batch_size(options: Options, device: str) -> int:
@@ -510,28 +330,6 @@ def generation_settings(gen_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     passed = {name: value for name, value in gen_kwargs.items() if name not in unused}
     limit = gen_kwargs.get("max_gen_toks", gen_kwargs.get("max_new_tokens", DEFAULT_NEW_TOKENS))
     return {"num_beams": 1, "repetition_penalty": 1.0, **passed, "max_new_tokens": int(limit), "do_sample": sample}
-
-
-def cut_at(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    r"""Cut before the first stop string.
-
-    >>> cut_at("joy.\n\nBecause", ["\n\n"])
-    ('joy.', True)
-    """
-    found = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
-    return (text[: min(found)], True) if found else (text, False)
-
-
-def ranked(question: Question, answer: AnswerTokens, scores: Sequence[float], prompt_tokens: int) -> Response:
-    """The likeliest answer form with the evidence."""
-    best = max(range(len(scores)), key=lambda i: (scores[i], -i))
-    return Response(
-        question.request.answer_forms[best],
-        **question.evidence,
-        label_scores=dict(zip(answer.labels, scores, strict=True)),
-        label_tokens={label: len(own) for label, own in zip(answer.labels, answer.own, strict=True)},
-        prompt_tokens=prompt_tokens,
-    )
 
 
 # ---- grammar -----------------------------------------------------------------------------------------------------
