@@ -53,8 +53,12 @@ class DecodeLimits:
             raise UsageError(f"--decode_memory {self.memory} holds nothing", next="write a size such as 512M or 2G")
 
 
-def read_bytes(text: str) -> int:
+def read_bytes(text: str, flag: str = "size") -> int:
     """Bytes of a size as people write it.
+
+    Args:
+        text: A number, with K, M, G or T for powers of 1024.
+        flag: Where it was written, for the error.
 
     Raises:
         UsageError: It is no size.
@@ -64,7 +68,9 @@ def read_bytes(text: str) -> int:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), flags=re.IGNORECASE)
     if found is None:
-        raise UsageError(f"'{text}' is no size", next="write bytes, or a number with K, M or G, such as 512M or 2G")
+        raise UsageError(
+            f"{flag} {text} is no size", next="write bytes, or a number with K, M or G, such as 512M or 2G"
+        )
     return int(float(found[1]) * UNITS[found[2].upper()])
 
 

@@ -341,25 +341,23 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             answered.extend(zip(group, self._ask(list(group.values())), strict=True))
         return answered
 
-    def _ask(self, batch: list[Prepared]) -> list[Response]:
-        """Ask one batch; when memory runs out, in parts of half its tokens, to which later batches then keep."""
-        try:
-            return self._rank_labels(batch) if self.options.answer == "rank" else self._generate(batch)
-        except Exception as error:
-            if not ran_out_of_memory(error):
-                raise
-            if len(batch) == 1:
-                raise self._too_large(batch[0], error) from error
-        lengths = [one.length for one in batch]
-        self._bound.halve(lengths)
-        logger.warning(
-            "out of memory with a batch of %d x %d tokens, going on with %d",
-            len(batch),
-            max(lengths),
-            self._bound.tokens,
-        )
-        release_memory()
-        return [response for part in self._bound.cut(batch) for response in self._ask(part)]
+    def _ask(self, prepared: Sequence[Prepared]) -> list[Response]:
+        """Ask in one batch; when memory runs out, go on with half its tokens, to which later batches then keep."""
+        responses: list[Response] = []
+        while left := prepared[len(responses) :]:
+            batch = self._bound.first(left)
+            try:
+                responses += self._rank_labels(batch) if self.options.answer == "rank" else self._generate(batch)
+                continue
+            except Exception as error:
+                if not ran_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise self._too_large(batch[0], error) from error
+            self._bound.halve([one.length for one in batch])  # not above: there the error still holds the tensors
+            logger.warning("out of memory with %d prompts, going on with %d tokens", len(batch), self._bound.tokens)
+            release_memory()
+        return responses
 
     def _too_large(self, prepared: Prepared, error: Exception) -> ModelError:
         request = prepared.question.request

@@ -72,15 +72,12 @@ class BatchBound:
         """Allow half of what did not fit."""
         self.tokens = max(1, len(lengths) * max(lengths) // 2)
 
-    def cut(self, prepared: Sequence[Prepared]) -> list[list[Prepared]]:
-        """Cut into batches, in order."""
-        batches: list[list[Prepared]] = []
-        for one in prepared:
-            if batches and self.allows([p.length for p in (*batches[-1], one)]):
-                batches[-1].append(one)
-            else:
-                batches.append([one])
-        return batches
+    def first(self, prepared: Sequence[Prepared]) -> list[Prepared]:
+        """As many as may be one batch, from the first on."""
+        count = 1
+        while count < len(prepared) and self.allows([one.length for one in prepared[: count + 1]]):
+            count += 1
+        return list(prepared[:count])
 
 
 def clip_bytes(processor: Any, policy: FramePolicy, dtype: Any) -> int:
