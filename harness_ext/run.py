@@ -280,12 +280,9 @@ def _open_folder(options: RunOptions, ranks: Ranks) -> RunFolder:
 
 def _folder_identity(options: RunOptions) -> dict[str, Any]:
     """What all answers of a folder share. Tasks, limit, batch size and device may change from command to command."""
-    args = {
-        k: v for k, v in options.model_args.items() if k not in ("batch_size", "max_batch_size", "device", "answer")
-    }
     return {
         "model": options.model,
-        "model_args": masked(args),
+        "model_args": binding_arguments(options),
         "answer": options.answer_mode,
         "protocol": options.protocol,
         "released_family": options.released_family,
@@ -297,6 +294,16 @@ def _folder_identity(options: RunOptions) -> dict[str, Any]:
         "system_instruction": options.system_instruction,
         **({"label_order": order} if (order := _shuffled(options)) else {}),
     }
+
+
+def binding_arguments(options: RunOptions) -> dict[str, Any]:
+    """The model arguments in which the commands of one run folder must agree.
+
+    A backend names others, which change no answer, in its `FREE_ARGUMENTS`.
+    """
+    free = ("batch_size", "max_batch_size", "max_batch_tokens", "device", "answer")
+    free += tuple(getattr(backend_class(options.model), "FREE_ARGUMENTS", ()))
+    return masked({name: value for name, value in options.model_args.items() if name not in free})
 
 
 # ------------------------------------------------------------------------------------------------ tasks and clips
