@@ -19,7 +19,7 @@ def masked(values: Mapping[str, Any]) -> dict[str, Any]:
     >>> masked({"pretrained": "x", "token": "hf_abc", "max_gen_tokens": 3})
     {'pretrained': 'x', 'token': '***', 'max_gen_tokens': 3}
     """
-    return {k: MASK if _is_secret(k, v) else masked(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+    return {k: MASK if is_secret(k, v) else masked(v) if isinstance(v, Mapping) else v for k, v in values.items()}
 
 
 def masked_text(text: str) -> str:
@@ -31,5 +31,5 @@ def masked_text(text: str) -> str:
     return _ASSIGNED.sub(rf"\1{MASK}", text)
 
 
-def _is_secret(name: str, value: Any) -> bool:
+def is_secret(name: str, value: Any) -> bool:
     return isinstance(value, str) and bool(_NAME.search(str(name)))
