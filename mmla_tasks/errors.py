@@ -7,6 +7,7 @@ MmlaError                 shown to the user without a traceback, exit status 2
 ├─ ClipError              a video clip: missing, empty, unreadable
 ├─ ModelError             a model, adapter, tokenizer or backend argument
 ├─ MissingExtraError      a package that an optional extra installs
+├─ RunFilesError          results or samples of a run that cannot be read back
 └─ RunFolderError         a run folder that cannot be written
    └─ OtherRunError       a run folder that belongs to another run, or is in use
 """
@@ -78,6 +79,10 @@ class MissingExtraError(MmlaError):
             f"{purpose} needs the package `{package}`, which is not installed",
             next=f"pip install 'mmla-eval[{extra}]'      in a clone: pip install -e '.[{extra}]'",
         )
+
+
+class RunFilesError(MmlaError):
+    """Results or samples of a run that cannot be read back."""
 
 
 class RunFolderError(MmlaError):
