@@ -35,6 +35,12 @@ from mmla_tasks.root import SAMPLE_NOTE
 
 log = logging.getLogger(__name__)
 
+CHANGES_NO_ANSWER = (
+    *("answer", "batch_size", "max_batch_size", "device"),  # the answer mode stands by itself
+    *("num_concurrent", "requests_per_minute", "max_retries", "timeout", "api_key_env", "price_in", "price_out"),
+)
+"""Model arguments that may differ from command to command of one run folder."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -250,9 +256,7 @@ def _open_folder(options: RunOptions) -> RunFolder:
 
 def _folder_identity(options: RunOptions) -> dict[str, Any]:
     """What all answers of a folder share. Tasks, limit, batch size and device may change from command to command."""
-    args = {
-        k: v for k, v in options.model_args.items() if k not in ("batch_size", "max_batch_size", "device", "answer")
-    }
+    args = {k: v for k, v in options.model_args.items() if k not in CHANGES_NO_ANSWER}
     return {
         "model": options.model,
         "model_args": masked(args),

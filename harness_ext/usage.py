@@ -44,13 +44,10 @@ def usage_of(asked: Sequence[tuple[Request, Response]], prices: Prices, *, deter
     return _with_tasks({task: _counted(responses) for task, responses in tasks.items()}, prices)
 
 
-def usage_over(parts: Iterable[Mapping[str, Any]], prices: Prices) -> dict[str, Any]:
+def usage_over(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The usage of several repeats together."""
-    tasks: dict[str, dict[str, int]] = {}
-    for part in parts:
-        for task, counts in part["tasks"].items():
-            tasks[task] = _added([tasks[task], counts]) if task in tasks else counts
-    return _with_tasks(tasks, prices)
+    tasks = {task: _added([part["tasks"][task] for part in parts]) for task in parts[0]["tasks"]}
+    return _with_tasks(tasks, Prices(**parts[0]["prices"]))
 
 
 def usage_line(usage: Mapping[str, Any]) -> str:

@@ -54,6 +54,7 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
     from harness_ext.cli.progress import RunProgress, clock
     from harness_ext.reports.console import print_scores
     from harness_ext.run import run
+    from harness_ext.usage import usage_line
 
     began = time.perf_counter()
     try:
@@ -68,6 +69,8 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
         print_scores(outcome.results, console)
     _send_elsewhere(args, outcome)
     console.print()
+    if usage := outcome.results["mmla"].get("usage"):
+        console.print(usage_line(usage))
     if outcome.written:
         names = ", ".join(_relative(path) for path in outcome.written)
         console.print(f"wrote {names}", markup=False)
@@ -137,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("model and tasks").add_argument
     add("--config", "-C", metavar="PATH", help="take arguments from a YAML file; flags override it")
-    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-echo or mmla-predictions")
+    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-api, mmla-echo or mmla-predictions")
     add(
         "--model_args",
         "-a",
