@@ -157,7 +157,10 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Refuse: a chat tells no log-likelihoods of given texts."""
-        raise ModelError("mmla-api answers tasks of the kind generate_until only", next="lm_eval --model local-completions")
+        raise ModelError(
+            "mmla-api answers tasks of the kind generate_until only",
+            next="use --model local-completions of lm-eval for tasks that need loglikelihood",
+        )
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Refuse, as `loglikelihood` does."""
@@ -202,7 +205,9 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def describe(self) -> str:
         """One line for the screen: model, server, and how clips are shown."""
-        frames = f"{self.frame_policy.describe()} as {self.clips_as}" if self.frame_policy else f"clips as {self.clips_as}"
+        frames = (
+            f"{self.frame_policy.describe()} as {self.clips_as}" if self.frame_policy else f"clips as {self.clips_as}"
+        )
         return f"mmla-api  {self.options.model} at {self._server.url}  {frames}"
 
     def follow(self, family: Family) -> None:
@@ -309,7 +314,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         path = Path(request.clip["path"])
         if request.clip["start_seconds"] or request.clip["end_seconds"] is not None:
             raise ModelError(
-                f"clips_as={self.clips_as} sends whole files; the clip of {request.task} id {request.id} is a part of one",
+                f"clips_as={self.clips_as} sends whole files; that of {request.task} id {request.id} is a part of one",
                 file=path,
                 next="clips_as=frames or images",
             )
@@ -468,7 +473,7 @@ def said(choice: Any) -> str:
 
 
 def seed_of(request: Request) -> int:
-    """The seed of a sampled answer: the run's own, made another for each document, or equal texts would get equal ones."""
+    """The run's seed made another for each document: with one for all, equal texts would get equal answers."""
     drawn = hashlib.sha256(f"{torch_seed()}:{request.task}:{request.id}".encode()).digest()
     return int.from_bytes(drawn[:4], "big") >> 1
 
@@ -482,9 +487,11 @@ def read_arguments(args: Mapping[str, Any]) -> tuple[Options, Manners]:
     Raises:
         ModelError: An argument is unknown, a secret, or out of range; there is no model; labels are to be ranked.
     """
-    given = {name: value for name, value in args.items() if value is not None and name not in ("max_batch_size", "device")}
-    batch_size = given.pop("batch_size", None)
-    if batch_size is not None and not str(batch_size).startswith("auto"):
+    given = {
+        name: value for name, value in args.items() if value is not None and name not in ("max_batch_size", "device")
+    }
+    batch_size = str(given.pop("batch_size", "auto"))
+    if not batch_size.startswith("auto"):
         given.setdefault("num_concurrent", batch_size)
     options, manners = ({f.name for f in fields(kind)} for kind in (Options, Manners))
     for name, value in given.items():
@@ -499,9 +506,7 @@ def read_arguments(args: Mapping[str, Any]) -> tuple[Options, Manners]:
             raise ModelError(f"Unknown model argument '{name}'", hint=hint, known=", ".join(known))
     made = Options(**{name: value for name, value in given.items() if name in options})
     _check_options(made)
-    numbers = {name: _number(name, value) for name, value in given.items() if name in manners}
-    whole = {name: int(value) for name, value in numbers.items() if name in ("num_concurrent", "max_retries")}
-    return made, Manners(**{**numbers, **whole})
+    return made, Manners(**{name: _number(name, value) for name, value in given.items() if name in manners})
 
 
 def _check_options(options: Options) -> None:
@@ -532,13 +537,14 @@ def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ModelError(f"{name}='{value}' is not one of {', '.join(allowed)}", hint=suggest(str(value), allowed))
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: Any) -> Any:
     """A number above 0; `max_retries` may be 0, and counts are whole."""
-    whole = name in ("num_concurrent", "max_retries")
+    counts, least = name in ("num_concurrent", "max_retries"), 0 if name == "max_retries" else 1e-3
     try:
-        number = float(value)
+        number = int(str(value)) if counts else float(value)
     except (TypeError, ValueError):
-        number = -1.0
-    if number < 0 or (number == 0 and name != "max_retries") or (whole and number != int(number)):
-        raise ModelError(f"{name}={value} is not a {'whole ' if whole else ''}number above 0")
+        number = -1
+    if not least <= number < 1e9:
+        whole, bound = "whole " if counts else "", "from 0" if least == 0 else "above 0"
+        raise ModelError(f"{name}={value} is no {whole}number {bound}")
     return number

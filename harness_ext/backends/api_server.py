@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -37,11 +37,13 @@ OF_ONE_SAMPLE: Final = re.compile(
 SHOWN_MESSAGE: Final = 300
 """Characters of a server's message that an error shows."""
 SHOWN_REASONS: Final = 8
+LISTED: Final = 20
 NAMED: Final = 3
 """Questions that an error names for each reason."""
 
 Value = TypeVar("Value")
 Body = Mapping[str, Any]
+Attempt = Callable[[], Awaitable[Value]]
 
 
 class MalformedReplyError(Exception):
@@ -100,6 +102,7 @@ class Server:
                 next=f"export {variable}=...      api_key_env=NAME names another variable",
             )
         self._limit_name = "max_tokens"
+        self._answered = False
 
     def _new_client(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(api_key=self._key or "none", base_url=self._base_url, max_retries=0, timeout=None)
@@ -144,7 +147,9 @@ class Server:
                     raise OldNameError from error
                 raise
 
-        return await self._retried(attempt, may_pass)
+        answer = await self._retried(attempt, may_pass)
+        self._answered = True  # so the form of the requests is right
+        return answer
 
     async def models(self) -> dict[str, Any]:
         """The models that the server offers, by name; empty where it does not tell."""
@@ -154,7 +159,7 @@ class Server:
             return {}
         return {model.id: model for model in getattr(page, "data", None) or ()}
 
-    async def _retried(self, attempt: Callable[[], Awaitable[Value]], passing: Callable[[BaseException], bool]) -> Value:
+    async def _retried(self, attempt: Attempt[Value], passing: Callable[[BaseException], bool]) -> Value:
         retrying = AsyncRetrying(
             retry=retry_if_exception(passing),
             wait=wait_exception(asked_to_wait) + wait_random_exponential(multiplier=0.5, max=30),
@@ -163,7 +168,7 @@ class Server:
         )
         return await retrying(self._attempt, attempt)
 
-    async def _attempt(self, attempt: Callable[[], Awaitable[Value]]) -> Value:
+    async def _attempt(self, attempt: Attempt[Value]) -> Value:
         async with self._pace, self._timed():
             try:
                 return await attempt()
@@ -215,23 +220,26 @@ class Server:
         """
         if not isinstance(error, openai.APIStatusError):
             return None
+        why = self.reason(error)
         match error.status_code:
             case 401 | 403:
-                what, next = f"{self.url} refuses the key", "check the key in the environment: it is the one of this server?"
+                return ModelError(f"{self.url} refuses the key", why=why, next="export the key of this server")
             case 404 if known and model not in known:
-                offered = ", ".join(sorted(known)[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
-                return ModelError(
-                    f"{self.url} has no model `{model}`", hint=suggest(model, known), offers=offered, why=self.reason(error)
-                )
+                offers, hint = _listed(known), suggest(model, known)
+                return ModelError(f"{self.url} has no model `{model}`", hint=hint, offers=offers, why=why)
             case 404:
-                what, next = f"{self.url} does not answer for `{model}`", "check base_url and model"
+                return ModelError(f"{self.url} has no such address or model", why=why, next="check base_url and model")
             case 429 if error.code == "insufficient_quota":
-                what, next = f"{self.url} has no quota left for this key", "add to the account; the same command goes on"
-            case 400 | 422 if not is_of_one_sample(error):
-                what, next = f"{self.url} refuses how it is asked (first: {who})", "see docs/backends.md, mmla-api"
+                return ModelError(f"{self.url} has no quota left for this key", why=why)
+            case 400 | 422 if not self._answered and not is_of_one_sample(error):
+                return ModelError(f"{self.url} refuses the form of the request", asked=who, why=why)
             case _:
                 return None
-        return ModelError(what, why=self.reason(error), next=next)
+
+
+def _listed(known: Iterable[str]) -> str:
+    names = sorted(known)
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 class Failures:
