@@ -124,7 +124,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             try:
                 return flight.call(self._server.models)
             except FAILURES as error:
-                refusal = self._server.refusal(error, self.options.model, "the list of models", {})
+                refusal = self._server.refusal(error, self.options.model, {}, "the list of models")
                 raise refusal or self._server.not_there(error) from None
 
     @property
@@ -263,7 +263,11 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     def _note(self, request: Request, error: BaseException) -> None:
         """Count a failure, or end the run where every other request would meet it too."""
         who = f"{request.task} id {request.id}"
-        if refusal := self._server.refusal(error, self.options.model, who, self._known):
+        next = None
+        if request.clip is not None:
+            other = "images" if self.clips_as != "images" else "frames"
+            next = f"clips_as={other} sends clips in another form      --modality text asks without them"
+        if refusal := self._server.refusal(error, self.options.model, self._known, who, next):
             raise refusal
         self._failures.add(self._server.reason(error), who)
         if self._failures.in_a_row >= FAILED_IN_A_ROW:

@@ -7,6 +7,7 @@ after a reply that is cut short or empty.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import re
 import time
@@ -15,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import openai
 from aiolimiter import AsyncLimiter
@@ -26,6 +28,7 @@ from harness_ext.session import timings
 from mmla_tasks.errors import ModelError, suggest
 
 OPENAI_KEY: Final = "OPENAI_API_KEY"
+OPENAI_URL: Final = "https://api.openai.com/v1"
 MAX_WAIT_SECONDS: Final = 120.0
 """A server that asks for a longer wait is not waited for: the request has failed."""
 PASSING: Final = (408, 409, 429)
@@ -92,10 +95,9 @@ class Server:
     def __init__(self, base_url: str | None, key_variable: str | None, manners: Manners) -> None:
         self.manners = manners
         self._key = os.environ.get(key_variable or OPENAI_KEY, "").strip()
-        self._base_url = base_url and re.sub(r"(/chat)?/completions/?$", "", base_url)  # lm-eval's users give the whole
-        self._client = self._new_client()
-        self.url = masked_text(str(self._client.base_url).rstrip("/"))
-        if not self._key and (key_variable or self._client.base_url.host == "api.openai.com"):
+        self._base_url, self._user = _without_user(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
+        self.url = masked_text(self._base_url)
+        if not self._key and (key_variable or self._base_url == OPENAI_URL):
             variable = key_variable or OPENAI_KEY
             raise ModelError(
                 f"{self.url} needs a key, and the environment variable {variable} is not set",
@@ -105,7 +107,14 @@ class Server:
         self._answered = False
 
     def _new_client(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(api_key=self._key or "none", base_url=self._base_url, max_retries=0, timeout=None)
+        basic = base64.b64encode(self._user.encode()).decode()
+        return openai.AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=self._base_url,
+            default_headers={"Authorization": f"Basic {basic}"} if self._user else None,
+            max_retries=0,
+            timeout=None,
+        )
 
     @contextmanager
     def connected(self) -> Iterator[InFlight]:
@@ -185,8 +194,9 @@ class Server:
 
     def shown(self, text: str) -> str:
         """A server's words, shortened, without the key."""
-        clean = text.replace(self._key, MASK) if self._key else text
-        clean = " ".join(clean.split())
+        clean = " ".join(text.split())
+        for secret in filter(None, (self._key, self._user.partition(":")[2])):
+            clean = clean.replace(secret, MASK)
         return clean if len(clean) <= SHOWN_MESSAGE else clean[:SHOWN_MESSAGE] + " ..."
 
     def reason(self, error: BaseException) -> str:
@@ -209,14 +219,17 @@ class Server:
             next="start it (vllm serve MODEL --port 8000), or correct base_url=http://HOST:PORT/v1",
         )
 
-    def refusal(self, error: BaseException, model: str, who: str, known: Mapping[str, Any]) -> ModelError | None:
+    def refusal(
+        self, error: BaseException, model: str, known: Mapping[str, Any], who: str, next: str | None = None
+    ) -> ModelError | None:
         """The error for a failure that every request would meet; None for one that others may not.
 
         Args:
             error: One of `FAILURES`.
             model: The model that was asked for.
-            who: Which question was asked.
             known: The models that the server offers.
+            who: Which question was asked.
+            next: What to do where its form is refused.
         """
         if not isinstance(error, openai.APIStatusError):
             return None
@@ -232,7 +245,7 @@ class Server:
             case 429 if error.code == "insufficient_quota":
                 return ModelError(f"{self.url} has no quota left for this key", why=why)
             case 400 | 422 if not self._answered and not is_of_one_sample(error):
-                return ModelError(f"{self.url} refuses the form of the request", asked=who, why=why)
+                return ModelError(f"{self.url} refuses the form of the request", asked=who, why=why, next=next)
             case _:
                 return None
 
@@ -240,6 +253,17 @@ class Server:
 def _listed(known: Iterable[str]) -> str:
     names = sorted(known)
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+def _without_user(url: str) -> tuple[str, str]:
+    """An address without what the client logs or appends itself; and ``user:password``, empty where there is none.
+
+    >>> _without_user("http://me:abc@host:8000/v1/chat/completions")
+    ('http://host:8000/v1', 'me:abc')
+    """
+    parts = urlsplit(re.sub(r"(/chat)?/completions/?$", "", url).rstrip("/"))  # lm-eval's users give the whole address
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=host)), unquote(user)
 
 
 class Failures:
