@@ -110,16 +110,16 @@ def decode_limits() -> DecodeLimits:
     return active.decode_limits if active is not None else DecodeLimits()
 
 
-def torch_seed() -> int | None:
-    """The seed that sampled answers are drawn with, where a run set one."""
-    active = _current.get()
-    return active.seed if active is not None else None
-
-
 def timings() -> Timings:
     """Where the current run's time is noted, also from the threads that `Ahead` and `InFlight` start."""
     active = _current.get()
     return active.timings if active is not None else Timings()
+
+
+def sampling_seed() -> int | None:
+    """The current run's torch seed, on which sampled answers depend."""
+    active = _current.get()
+    return active.seed if active is not None else None
 
 
 def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:

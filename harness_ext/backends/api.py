@@ -33,7 +33,7 @@ from harness_ext.messages import VIDEO, Message
 from harness_ext.prefetch import Ahead
 from harness_ext.questions import Question, frame_bytes, question_of
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
-from harness_ext.session import announce, answer_all, decode_limits, timings, torch_seed
+from harness_ext.session import announce, answer_all, decode_limits, sampling_seed, timings
 from harness_ext.usage import Prices
 from mmla_tasks.errors import ModelError, suggest
 
@@ -58,7 +58,6 @@ VLLM_DECODING: Final = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
     "skip_special_tokens": True,
-    "spaces_between_special_tokens": False,
 }
 """Said to every vLLM server, whose defaults are the checkpoint's own."""
 
@@ -89,7 +88,31 @@ class Options:
     """Pixels per frame; this and the three above make the frame policy."""
     video_reader: str | None = None
     answer: str = "generate"
+    """``generate`` or ``constrained``."""
     on_bad_clip: str = "error"
+    """``error``, ``skip`` or ``text``."""
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ModelError(
+                "mmla-api needs a model",
+                next="--model_args model=gpt-4o      or model=NAME,base_url=http://localhost:8000/v1",
+            )
+        check_choice("answer", self.answer, ANSWER_MODES)
+        check_choice("on_bad_clip", self.on_bad_clip, BAD_CLIP_POLICIES)
+        check_choice("clips_as", self.clips_as, CLIPS_AS)
+        if self.answer == "rank":
+            raise ModelError(
+                "--answer rank needs the log-probabilities of given tokens, which chat servers do not tell",
+                next="--answer constrained      or rank with --model mmla-vllm or mmla-hf",
+            )
+        if not isinstance(self.extra_body, Mapping):
+            raise ModelError(
+                f"extra_body is {self.extra_body!r}, not a mapping",
+                next="""--model_args '{"model": "...", "extra_body": {"reasoning_effort": "low"}}'""",
+            )
+        if (self.price_in is None) != (self.price_out is None):
+            raise ModelError("price_in and price_out go together", next="give both, for a million tokens each")
 
 
 class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
@@ -103,7 +126,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     """
 
     MULTIMODAL = True  # whether the model takes clips, only the server knows
-    PACKAGES = ("openai", "av")
+    PACKAGES = ("openai", "av", "decord")
     deterministic = True  # as far as a server's greedy decoding is
     has_chat_template = True
 
@@ -124,7 +147,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             try:
                 return flight.call(self._server.models)
             except FAILURES as error:
-                refusal = self._server.refusal(error, self.options.model, {}, "the list of models")
+                refusal = self._server.refusal(error, self.options.model, {}, "the list of models", "check base_url")
                 raise refusal or self._server.not_there(error) from None
 
     @property
@@ -263,15 +286,18 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     def _note(self, request: Request, error: BaseException) -> None:
         """Count a failure, or end the run where every other request would meet it too."""
         who = f"{request.task} id {request.id}"
-        next = None
-        if request.clip is not None:
-            other = "images" if self.clips_as != "images" else "frames"
-            next = f"clips_as={other} sends clips in another form      --modality text asks without them"
-        if refusal := self._server.refusal(error, self.options.model, self._known, who, next):
+        if refusal := self._server.refusal(error, self.options.model, self._known, who, self._other_form(request)):
             raise refusal
         self._failures.add(self._server.reason(error), who)
         if self._failures.in_a_row >= FAILED_IN_A_ROW:
             raise self._failures.error(self._server.url)
+
+    def _other_form(self, request: Request) -> str:
+        """How else a question could be asked of a server that refuses its form."""
+        if request.clip is not None:
+            other = "images" if self.clips_as != "images" else "frames"
+            return f"clips_as={other} sends clips in another form; --modality text asks without them"
+        return "--no_chat_template asks with plain prompts" if request.chat else "leave --no_chat_template out"
 
     # ---- a request ---------------------------------------------------------------------------------------------
 
@@ -478,7 +504,7 @@ def said(choice: Any) -> str:
 
 def seed_of(request: Request) -> int:
     """The run's seed made another for each document: with one for all, equal texts would get equal answers."""
-    drawn = hashlib.sha256(f"{torch_seed()}:{request.task}:{request.id}".encode()).digest()
+    drawn = hashlib.sha256(f"{sampling_seed()}:{request.task}:{request.id}".encode()).digest()
     return int.from_bytes(drawn[:4], "big") >> 1
 
 
@@ -509,34 +535,11 @@ def read_arguments(args: Mapping[str, Any]) -> tuple[Options, Manners]:
             hint = "did you mean `model`?" if name == "pretrained" else suggest(name, known)
             raise ModelError(f"Unknown model argument '{name}'", hint=hint, known=", ".join(known))
     made = Options(**{name: value for name, value in given.items() if name in options})
-    _check_options(made)
     return made, Manners(**{name: _number(name, value) for name, value in given.items() if name in manners})
 
 
-def _check_options(options: Options) -> None:
-    if not options.model:
-        raise ModelError(
-            "mmla-api needs a model",
-            next="--model_args model=gpt-4o      or model=NAME,base_url=http://localhost:8000/v1",
-        )
-    _check_choice("answer", options.answer, ANSWER_MODES)
-    _check_choice("on_bad_clip", options.on_bad_clip, BAD_CLIP_POLICIES)
-    _check_choice("clips_as", options.clips_as, CLIPS_AS)
-    if options.answer == "rank":
-        raise ModelError(
-            "--answer rank needs the log-probabilities of given tokens, which chat servers do not tell",
-            next="--answer constrained      or rank with --model mmla-vllm or mmla-hf",
-        )
-    if not isinstance(options.extra_body, Mapping):
-        raise ModelError(
-            f"extra_body is {options.extra_body!r}, not a mapping",
-            next="""--model_args '{"model": "...", "extra_body": {"reasoning_effort": "low"}}'""",
-        )
-    if (options.price_in is None) != (options.price_out is None):
-        raise ModelError("price_in and price_out go together", next="give both, for a million tokens each")
-
-
-def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise a `ModelError` that names the allowed values."""
     if value not in allowed:
         raise ModelError(f"{name}='{value}' is not one of {', '.join(allowed)}", hint=suggest(str(value), allowed))
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -37,6 +38,8 @@ OF_ONE_SAMPLE: Final = re.compile(
     r"context.?length|too (?:long|large)|content.?(?:policy|filter|management)|safety", re.IGNORECASE
 )
 """Words of a refusal that is about one question and not about how all are asked."""
+LIST_SECONDS: Final = 30.0
+"""A server that has not told its models by then is not there."""
 SHOWN_MESSAGE: Final = 300
 """Characters of a server's message that an error shows."""
 SHOWN_REASONS: Final = 8
@@ -75,7 +78,7 @@ class Manners:
     """Attempts, evenly spaced; None: no limit."""
     max_retries: int = 5
     """Further attempts after the first."""
-    timeout: float = 120.0
+    timeout: float = 300.0
     """Seconds that one attempt may take."""
 
 
@@ -163,7 +166,8 @@ class Server:
     async def models(self) -> dict[str, Any]:
         """The models that the server offers, by name; empty where it does not tell."""
         try:
-            page = await self._retried(self._client.models.list, lambda e: may_pass(e) and not is_unreachable(e))
+            listing = partial(self._client.models.list, timeout=LIST_SECONDS)
+            page = await self._retried(listing, lambda error: may_pass(error) and not is_unreachable(error))
         except openai.NotFoundError:
             return {}
         return {model.id: model for model in getattr(page, "data", None) or ()}
@@ -220,7 +224,7 @@ class Server:
         )
 
     def refusal(
-        self, error: BaseException, model: str, known: Mapping[str, Any], who: str, next: str | None = None
+        self, error: BaseException, model: str, known: Mapping[str, Any], who: str, next: str
     ) -> ModelError | None:
         """The error for a failure that every request would meet; None for one that others may not.
 
@@ -229,7 +233,7 @@ class Server:
             model: The model that was asked for.
             known: The models that the server offers.
             who: Which question was asked.
-            next: What to do where its form is refused.
+            next: How else it could be asked.
         """
         if not isinstance(error, openai.APIStatusError):
             return None
@@ -241,7 +245,7 @@ class Server:
                 offers, hint = _listed(known), suggest(model, known)
                 return ModelError(f"{self.url} has no model `{model}`", hint=hint, offers=offers, why=why)
             case 404:
-                return ModelError(f"{self.url} has no such address or model", why=why, next="check base_url and model")
+                return ModelError(f"{self.url} has no such address or model", asked=who, why=why, next=next)
             case 429 if error.code == "insufficient_quota":
                 return ModelError(f"{self.url} has no quota left for this key", why=why)
             case 400 | 422 if not self._answered and not is_of_one_sample(error):

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,8 +40,8 @@ class Loopback:
     answer_of: Callable[[Mapping[str, Any]], str] = lambda body: "emotion: joy"
     models: Mapping[str, str] = field(default_factory=lambda: {"m": "somebody"})
     """Name -> owner."""
-    key: str = ""
-    """The key that it wants; it is so rude as to repeat a wrong one."""
+    wants: str = ""
+    """The authorization that it wants; it is so rude as to repeat a wrong one."""
     seconds: float = 0.0
     """What an answer takes."""
     calls: list[Call] = field(default_factory=list)
@@ -76,12 +76,12 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
 
-def random_faults(share: float, seed: int) -> Callable[[str, int], str | None]:
+def random_faults(share: float, seed: int, kinds: Sequence[str] = FAULTS) -> Callable[[str, int], str | None]:
     """A share of all requests fails, drawn for each question and attempt; whatever the order."""
 
     def fault(question: str, attempt: int) -> str | None:
         rng = random.Random(f"{seed}:{question}:{attempt}")
-        return rng.choice(FAULTS) if rng.random() < share else None
+        return rng.choice(kinds) if rng.random() < share else None
 
     return fault
 
@@ -125,7 +125,7 @@ def _handler(state: Loopback) -> type[BaseHTTPRequestHandler]:
 
         def _knows_key(self) -> bool:
             given = self.headers["authorization"]
-            if state.key and given != f"Bearer {state.key}":
+            if state.wants and given != state.wants:
                 self._send(
                     401, {"error": {"message": f"Incorrect API key provided: {given}", "code": "invalid_api_key"}}
                 )
