@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 BACKENDS = {
+    "mmla-api": "harness_ext.backends.api:APILabelLM",
     "mmla-echo": "harness_ext.backends.echo:EchoLM",
     "mmla-hf": "harness_ext.backends.hf:HFLabelLM",
     "mmla-predictions": "harness_ext.backends.predictions:PredictionsLM",

@@ -37,6 +37,12 @@ from mmla_tasks.root import SAMPLE_NOTE
 
 log = logging.getLogger(__name__)
 
+CHANGES_NO_ANSWER = (
+    *("answer", "batch_size", "max_batch_size", "max_batch_tokens", "device"),  # the answer mode stands by itself
+    *("num_concurrent", "requests_per_minute", "max_retries", "timeout", "api_key_env", "price_in", "price_out"),
+)
+"""Model arguments that may differ from command to command of one run folder."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -280,8 +286,7 @@ def _open_folder(options: RunOptions, ranks: Ranks) -> RunFolder:
 
 def _folder_identity(options: RunOptions) -> dict[str, Any]:
     """What all answers of a folder share. Tasks, limit, batch size and device may change from command to command."""
-    no_part = ("batch_size", "max_batch_size", "max_batch_tokens", "device", "answer")
-    args = {k: v for k, v in options.model_args.items() if k not in no_part}
+    args = {k: v for k, v in options.model_args.items() if k not in CHANGES_NO_ANSWER}
     return {
         "model": options.model,
         "model_args": masked(args),

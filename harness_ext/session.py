@@ -120,6 +120,12 @@ def timings() -> Timings:
     return active.timings if active is not None else Timings()
 
 
+def sampling_seed() -> int | None:
+    """The current run's torch seed, on which sampled answers depend."""
+    active = _current.get()
+    return active.seed if active is not None else None
+
+
 def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:
     """Answer lm-eval's instances, in their order.
 

@@ -83,10 +83,13 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
 def print_outcome(outcome: Any, console: Any, scores: bool = True) -> None:
     """Print the table of a run and where its files are."""
     from harness_ext.reports.console import print_scores
+    from harness_ext.usage import usage_line
 
     if scores:
         print_scores(outcome.results, console)
     console.print()
+    if usage := outcome.results["mmla"].get("usage"):
+        console.print(usage_line(usage))
     if outcome.written:
         names = ", ".join(_relative(path) for path in outcome.written)
         console.print(f"wrote {names}", markup=False)
@@ -145,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("model and tasks").add_argument
     add("--config", "-C", metavar="PATH", help="take arguments from a YAML file; flags override it")
-    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-echo or mmla-predictions")
+    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-api, mmla-echo or mmla-predictions")
     add(
         "--model_args",
         "-a",
