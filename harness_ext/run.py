@@ -21,7 +21,7 @@ from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, yaml_folder
 from harness_ext.decoding import decoding
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
-from harness_ext.plugin import BACKENDS, backend_class
+from harness_ext.plugin import BACKENDS, backend_class, installed
 from harness_ext.prefetch import DecodeLimits
 from harness_ext.ranks import Ranks
 from harness_ext.released import family_named, family_of
@@ -32,7 +32,7 @@ from harness_ext.run_folder import SAMPLES, RunFolder
 from harness_ext.session import Progress, Session, missing_clip, session
 from harness_ext.shards import Shard, record
 from harness_ext.taskfile import MODALITIES
-from mmla_tasks.errors import MissingExtraError, MmlaError, ModelError, UsageError, suggest
+from mmla_tasks.errors import MmlaError, ModelError, UsageError, suggest
 from mmla_tasks.root import SAMPLE_NOTE
 
 log = logging.getLogger(__name__)
@@ -455,11 +455,8 @@ def _make_backend(options: RunOptions, ranks: Ranks) -> Any:
     args = {**options.model_args, **_run_wide(options)}
     given = {"batch_size": options.batch_size, "max_batch_size": options.max_batch_size, "device": options.device}
     _seed(options.seed)
-    try:
+    with installed(options.model):
         return made.create_from_arg_obj(args, given)
-    except ModuleNotFoundError as error:
-        extra = options.model.removeprefix("mmla-")
-        raise MissingExtraError(str(error.name), extra=extra, purpose=options.model) from None
 
 
 def _fit(backend: Any, options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[str, list[Any]]) -> None:
