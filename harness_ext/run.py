@@ -178,9 +178,7 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
         )
         outcome = answered(backend, this, active, say)
         clock.lap("answer and score")
-        if hasattr(backend, "decode_wait_seconds"):
-            clock.seconds["decode waits"] = round(backend.decode_wait_seconds, 3)
-        outcome.results["timings"] = clock.seconds
+        outcome.results["timings"] = _timings(clock.seconds, active, backend)
         if folder and ranks.is_first:
             outcome.written = write(folder, outcome, this.options)
             if options.shard:
@@ -623,6 +621,22 @@ def write(folder: RunFolder, outcome: RunOutcome, options: RunOptions) -> list[P
     if options.predict_only:
         return [samples]
     return [folder.write_results(outcome.results), samples, folder.write_score_card(score_card(outcome.results))]
+
+
+def _timings(laps: Mapping[str, float], active: Session, backend: Any) -> dict[str, Any]:
+    """Wall time in seconds, by stage of the run and by stage of an answer, and how many questions that is a second."""
+    stages = dict(active.timings.seconds)
+    answer = stages.pop("answer", 0.0)
+    waits = {"decode waits": round(backend.decode_wait_seconds, 3)} if hasattr(backend, "decode_wait_seconds") else {}
+    return {
+        "total": laps["total"],
+        "tasks": laps["tasks"],
+        "load": laps["load"],
+        "answer": round(answer, 3),
+        "score": round(laps["answer and score"] - answer, 3),
+        "stages of answer": {**{stage: round(seconds, 3) for stage, seconds in stages.items()}, **waits},
+        "questions a second": round(active.asked / answer, 3) if active.asked else None,
+    }
 
 
 class _Clock:

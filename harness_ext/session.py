@@ -146,7 +146,8 @@ def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:
     asked: dict[int, Response] = {}
     _start(active, [requests[n] for n in (*responses, *todo)], found=len(responses))
     try:
-        with closing(_answers(backend, [requests[n] for n in todo], active)) as answers:
+        asking = _answers(backend, [requests[n] for n in todo], active)
+        with active.timings.measure("answer"), closing(asking) as answers:
             for n, response in answers:
                 index = todo[n]
                 if active.journal is not None and not response.skipped:

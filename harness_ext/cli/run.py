@@ -53,7 +53,8 @@ def _plan(options: Any, console: Any) -> int:
 
 
 def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
-    from harness_ext.cli.progress import RunProgress, clock
+    from harness_ext.cli.progress import RunProgress
+    from harness_ext.reports.console import time_line
     from harness_ext.run import run
 
     began = time.perf_counter()
@@ -69,10 +70,7 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
         return 0
     print_outcome(outcome, console, scores=not args.predict_only)
     _send_elsewhere(args, outcome)
-    laps = ", ".join(
-        f"{name} {seconds:.1f} s" for name, seconds in outcome.results["timings"].items() if name != "total"
-    )
-    console.print(f"time {clock(time.perf_counter() - began)}: {laps}", markup=False)
+    console.print(time_line(outcome.results["timings"], time.perf_counter() - began), markup=False)
     if args.show_config:
         import json
 
