@@ -36,7 +36,7 @@ from mmla_tasks.root import SAMPLE_NOTE
 log = logging.getLogger(__name__)
 
 CHANGES_NO_ANSWER = (
-    *("answer", "batch_size", "max_batch_size", "device"),  # the answer mode stands by itself
+    *("answer", "batch_size", "max_batch_size", "max_batch_tokens", "device"),  # the answer mode stands by itself
     *("num_concurrent", "requests_per_minute", "max_retries", "timeout", "api_key_env", "price_in", "price_out"),
 )
 """Model arguments that may differ from command to command of one run folder."""

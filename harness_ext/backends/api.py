@@ -26,7 +26,8 @@ from harness_ext.backends.api_server import (
     Server,
     WithheldError,
 )
-from harness_ext.frame_policy import FramePolicy
+from harness_ext.backends.processor_lm import check_choice, unknown_argument
+from harness_ext.frame_policy import FRAME_ARGUMENTS, FramePolicy
 from harness_ext.labels import answer_grammar, answer_lead, longest_answer
 from harness_ext.masking import is_secret, masked
 from harness_ext.messages import VIDEO, Message
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 CLIPS_AS: Final = ("auto", "frames", "images", "video", "file")
 """How a clip is sent: its frames as one video, its frames as images, its file, or the file's path."""
-FRAME_ARGUMENTS: Final = ("num_frames", "fps", "max_frames", "max_pixels")
 FAILED_IN_A_ROW: Final = 16
 """So many requests without an answer, none answered between them, end the run: the server is down."""
 
@@ -161,10 +161,9 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def _frame_policy(self) -> FramePolicy | None:
         """None where the server itself picks the frames of a file."""
-        names = (*FRAME_ARGUMENTS, "video_reader")
         if self.clips_as in ("frames", "images"):
-            return FramePolicy.from_args(**{name: getattr(self.options, name) for name in names})
-        for name in names:
+            return FramePolicy.chosen(vars(self.options))
+        for name in FRAME_ARGUMENTS:
             if getattr(self.options, name) is not None:
                 raise ModelError(
                     f"{name} says nothing with clips_as={self.clips_as}: the server picks the frames",
@@ -235,9 +234,8 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def follow(self, family: Family) -> None:
         """Show frames as the released code does for a family; frames that the user chose stay."""
-        chosen = any(getattr(self.options, name) is not None for name in FRAME_ARGUMENTS)
-        if family.frames and self.frame_policy and not chosen:
-            self.frame_policy = FramePolicy.from_args(**family.frames, video_reader=self.options.video_reader)
+        if self.frame_policy is not None:
+            self.frame_policy = FramePolicy.chosen(vars(self.options), family.frames)
 
     # ---- answering ---------------------------------------------------------------------------------------------
 
@@ -531,17 +529,9 @@ def read_arguments(args: Mapping[str, Any]) -> tuple[Options, Manners]:
                 next="export OPENAI_API_KEY=...      api_key_env=NAME names another variable",
             )
         if name not in options | manners:
-            known = sorted(options | manners)
-            hint = "did you mean `model`?" if name == "pretrained" else suggest(name, known)
-            raise ModelError(f"Unknown model argument '{name}'", hint=hint, known=", ".join(known))
+            raise unknown_argument(name, sorted(options | manners))
     made = Options(**{name: value for name, value in given.items() if name in options})
     return made, Manners(**{name: _number(name, value) for name, value in given.items() if name in manners})
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise a `ModelError` that names the allowed values."""
-    if value not in allowed:
-        raise ModelError(f"{name}='{value}' is not one of {', '.join(allowed)}", hint=suggest(str(value), allowed))
 
 
 def _number(name: str, value: Any) -> Any:
