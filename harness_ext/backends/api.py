@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 CLIPS_AS: Final = ("auto", "frames", "images", "video", "file")
 """How a clip is sent: its frames as one video, its frames as images, its file, or the file's path."""
+COPIES: Final = 4
+"""A clip in flight takes its frames, their base64 and the body that is sent, of at most 4/3 of them each."""
 FAILED_IN_A_ROW: Final = 16
 """So many requests without an answer, none answered between them, end the run: the server is down."""
 
@@ -227,10 +229,8 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def describe(self) -> str:
         """One line for the screen: model, server, and how clips are shown."""
-        frames = (
-            f"{self.frame_policy.describe()} as {self.clips_as}" if self.frame_policy else f"clips as {self.clips_as}"
-        )
-        return f"mmla-api  {self.options.model} at {self._server.url}  {frames}"
+        shown = self.frame_policy.describe() if self.frame_policy else "clips"
+        return f"mmla-api  {self.options.model} at {self._server.url}  {shown} as {self.clips_as}"
 
     def follow(self, family: Family) -> None:
         """Show frames as the released code does for a family; frames that the user chose stay."""
@@ -255,7 +255,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             Ahead(
                 range(len(requests)),
                 lambda n: self._question(requests[n]),
-                cost=lambda n: frame_bytes(requests[n], policy) if policy else 0,
+                cost=lambda n: COPIES * frame_bytes(requests[n], policy) if policy else 0,
                 limits=decode_limits(),
                 depth=flight.bound,
             ) as ahead,
@@ -423,14 +423,13 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             MalformedReplyError: It holds no answer, or not one of the answer forms where they were asked for.
             WithheldError: The provider kept the answer back.
         """
-        choices = getattr(reply, "choices", None)
+        choices, usage = getattr(reply, "choices", None), getattr(reply, "usage", None)
         if not choices:
             raise MalformedReplyError("a reply without an answer")
-        ended, usage = choices[0].finish_reason, reply.usage
+        ended, text = getattr(choices[0], "finish_reason", None), said(choices[0])
         if ended == "content_filter":
             raise WithheldError("the provider's content filter kept the answer back")
         cut = ended == "length"
-        text = said(choices[0])
         if self.answer_mode == "constrained" and not cut:
             text = self._answer_form(question.request, text)
         return Response(
@@ -485,18 +484,18 @@ def said(choice: Any) -> str:
     """The text of a choice, with the reasoning that some servers set apart put back before it.
 
     Raises:
-        MalformedReplyError: There is neither a message nor a text.
+        MalformedReplyError: There is no text.
     """
     message = getattr(choice, "message", None)
     if message is None:
         text = getattr(choice, "text", None)
-        if not isinstance(text, str):
-            raise MalformedReplyError("a reply without a message")
-        return text
-    text = message.content or getattr(message, "refusal", None) or ""
+    else:
+        text = getattr(message, "content", None) or getattr(message, "refusal", None) or ""
+    if not isinstance(text, str):
+        raise MalformedReplyError("a reply without a text")
     reasoning = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
     if not reasoning:
-        return str(text)
+        return text
     return f"<think>{reasoning}</think>{text}" if text else f"<think>{reasoning}"
 
 
