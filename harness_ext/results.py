@@ -258,7 +258,9 @@ def _notes(
     yield from _repeat_notes(options)
     asked = sum(len(rows) for rows in evaluated["samples"].values())
     there = sum(len(task.eval_docs) for task in tasks.values())
-    if asked < there:
+    if options.part:
+        yield f"{options.part}: a partial set, {asked:,} of {there:,} rows"
+    elif asked < there:
         how = f"--limit {options.limit:g}" if options.limit is not None else "--samples"
         yield f"a partial set: {asked:,} of {there:,} rows ({how})"
     yield from _unreleased(backend, options)
@@ -315,6 +317,7 @@ def _config(backend: Any, options: RunOptions) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "limit": options.limit,
         "samples": dict(options.samples) if options.samples is not None else None,
+        **({"shard": options.shard} if options.shard else {}),
         "gen_kwargs": dict(options.gen_kwargs) or None,
         "num_fewshot": options.num_fewshot,
         **_label_order(options),
@@ -339,7 +342,7 @@ def _chat_template(backend: Any, options: RunOptions) -> dict[str, Any]:
 
     applied = chat_template_applied(backend, options)
     text = (
-        backend.chat_template(options.apply_chat_template or False)
+        backend.chat_template(options.apply_chat_template or True)
         if applied and hasattr(backend, "chat_template")
         else None
     )
@@ -354,6 +357,9 @@ def _frame_policy(backend: Any, tasks: Mapping[str, Any]) -> dict[str, Any] | No
 
 
 def _versions(backend: Any) -> dict[str, str]:
+    """Those that the answers were made with."""
+    if hasattr(backend, "versions"):
+        return dict(backend.versions)
     names = (*_PACKAGES, *getattr(backend, "PACKAGES", ()))
     versions = {"python": platform.python_version()}
     for name in names:
