@@ -137,7 +137,6 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         announce(self)
         self.options, manners = read_arguments(args)
         self.prices = Prices(self.options.price_in, self.options.price_out)
-        self.answer_mode = self.options.answer
         self._server = Server(self.options.base_url, self.options.api_key_env, manners)
         self._known = self._offered_models()
         self.clips_as = self._clips_as()
@@ -210,6 +209,11 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         return self.options.model.replace("/", "__")
 
     # ---- what the journal and the results ask ------------------------------------------------------------------
+
+    @property
+    def answer_mode(self) -> str:
+        """``generate`` or ``constrained``."""
+        return self.options.answer
 
     def identity(self) -> dict[str, Any]:
         """JSON-plain: the server, its model, and the form of requests, as far as an answer depends on it."""
