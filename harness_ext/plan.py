@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 PROBES: Final = 24
 """Clips of a task that are decoded, spread evenly over its rows."""
-FRAME_ARGUMENTS: Final = ("num_frames", "fps", "max_pixels", "video_reader", "max_frames")
 SOURCE_ARGUMENTS: Final = ("revision", "tokenizer", "trust_remote_code", "gguf_file")
 
 
@@ -135,8 +134,8 @@ class CountingLM(LM):  # type: ignore[misc]
         self.processor = _processor(model_args)
         self._server = ServerTokens(model_args) if model == "mmla-api" else None
         self.model_config = _config(model_args) if self.processor is not None else None
-        self.frame_policy = FramePolicy.from_args(**{name: model_args.get(name) for name in FRAME_ARGUMENTS})
-        self._frames_chosen = any(model_args.get(name) is not None for name in FRAME_ARGUMENTS[:3])
+        self._model_args = model_args
+        self.frame_policy = FramePolicy.chosen(model_args)
         self._template: str | None = None
 
     @property
@@ -164,8 +163,7 @@ class CountingLM(LM):  # type: ignore[misc]
 
     def follow(self, family: Family) -> None:
         """Show frames as the released code does for a family; frames that the user chose stay."""
-        if family.frames and not self._frames_chosen:
-            self.frame_policy = FramePolicy.from_args(**family.frames, video_reader=self.frame_policy.reader)
+        self.frame_policy = FramePolicy.chosen(self._model_args, family.frames)
 
     @property
     def tokenizer_name(self) -> str:
