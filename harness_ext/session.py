@@ -174,12 +174,18 @@ def _found(keys: Sequence[str], active: Session) -> dict[int, Response]:
 
 
 def _share(backend: Backend, requests: Sequence[Request], todo: list[int], ranks: Ranks) -> list[int]:
-    """This rank's part of what is left to ask: equal questions together, long and short prompts dealt out evenly."""
+    """This rank's part of what is left to ask: long and short prompts dealt out evenly.
+
+    Equal questions, and questions about one clip, stay together: they are asked, or decoded, once.
+    """
     if ranks.count == 1:
         return todo
-    alike = distinct([requests[n] for n in todo], backend.deterministic)
-    alike.sort(key=lambda same: (len(requests[todo[same[0]]].prompt), same[0]))
-    return sorted(todo[m] for same in ranks.share(alike) for m in same)
+    together: dict[Any, list[int]] = {}
+    for number, alike in enumerate(distinct([requests[n] for n in todo], backend.deterministic)):
+        clip = requests[todo[alike[0]]].clip
+        together.setdefault(clip["path"] if clip else number, []).extend(todo[m] for m in alike)
+    dealt = sorted(together.values(), key=lambda same: (len(requests[same[0]].prompt), same[0]))
+    return sorted(n for same in ranks.share(dealt) for n in same)
 
 
 def _complete(

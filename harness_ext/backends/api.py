@@ -129,6 +129,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     MULTIMODAL = True  # whether the model takes clips, only the server knows
     PACKAGES = ("openai", "av", "decord")
+    FREE_ARGUMENTS = (*(field.name for field in fields(Manners)), "api_key_env", "price_in", "price_out")
     deterministic = True  # as far as a server's greedy decoding is
     has_chat_template = True
 

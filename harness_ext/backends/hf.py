@@ -73,6 +73,7 @@ class HFLabelLM(ProcessorLM):
     """What can change an answer; their versions stand in the results."""
 
     NAME = "mmla-hf"
+    FREE_ARGUMENTS = ("max_batch_tokens",)
 
     options: Options
 
