@@ -153,9 +153,9 @@ class HFLabelLM(ProcessorLM):
             cost=lambda index: self._cost(requests[index]),
             size=lambda prepared: prepared.nbytes if prepared else 0,
             limits=limits,
-            depth=max(limits.workers, self._bound.prompts or 1),
+            depth=limits.workers + (self._bound.prompts or 0),
         ) as ahead:
-            for answered in in_batches(ahead, self._joins, self._answer_batch):
+            for answered in in_batches(ahead, self._is_full, self._joins, self._answer_batch):
                 self.decode_wait_seconds = waited_before + ahead.waited_seconds
                 yield from answered
 
@@ -200,8 +200,13 @@ class HFLabelLM(ProcessorLM):
         dtypes = {k: self.model.dtype if v.is_floating_point() and v.ndim > 1 else v.dtype for k, v in inputs.items()}
         return Prepared(question.without_frames(), {k: v.to(dtypes[k]) for k, v in inputs.items()})
 
+    def _is_full(self, batch: Sequence[Prepared | None]) -> bool:
+        """Whether nothing more fits into a batch, however short."""
+        lengths = [one.length for one in batch if one is not None]
+        return bool(lengths) and not self._bound.allows([*lengths, 0])
+
     def _joins(self, batch: Sequence[Prepared | None], another: Prepared | None) -> bool:
-        """Whether a question still fits into a batch; frames of two batches must fit into memory."""
+        """Whether a question fits into a batch that is not full; frames of two batches must fit into memory."""
         asked = [one for one in (*batch, another) if one is not None]
         if another is None or len(asked) == 1:
             return True
