@@ -88,9 +88,9 @@ def load(source: ModelSource) -> Loaded:
     config = _load_config(source)
     processor = _load_processor(source, config)
     model = _load_model(source, config, processor)
-    own_decoding = _own_decoding(model)
+    decoding = own_decoding(getattr(model, "generation_config", None))
     _with_clean_generation(model, tokenizer_of(processor))
-    loaded = Loaded(model, processor, clips_as(processor), _identity(source, model, config), own_decoding)
+    loaded = Loaded(model, processor, clips_as(processor), _identity(source, model, config), decoding)
     if source.peft is not None:
         loaded.model = _with_adapter(source.peft, loaded)
         loaded.identity["peft"] = {"path": source.peft, "digest": folder_digest(Path(source.peft))}
@@ -284,12 +284,30 @@ def _default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _own_decoding(model: Any) -> dict[str, Any]:
-    """What the checkpoint's generation settings say about choosing tokens."""
-    own = getattr(model, "generation_config", None)
+def load_generation(source: ModelSource, config: Any) -> Any:
+    """The checkpoint's own generation settings, as a model gets them that is loaded."""
+    from transformers import GenerationConfig
+
+    where = {k: v for k, v in source.from_pretrained.items() if k != "gguf_file"}
+    name = where.pop("pretrained_model_name_or_path")
+    try:
+        return GenerationConfig.from_pretrained(name, **where)
+    except OSError:  # there is no such file
+        return GenerationConfig.from_model_config(config)
+
+
+def own_decoding(own: Any) -> dict[str, Any]:
+    """What a checkpoint's generation settings say about choosing tokens."""
     said = {} if own is None else own.to_diff_dict()
     names = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
     return {name: said[name] for name in names if said.get(name) is not None}
+
+
+def end_tokens(own: Any, tokenizer: Any) -> list[int]:
+    """Token ids that end an answer: those of the generation settings, and the tokenizer's own, which comes first."""
+    ends = getattr(own, "eos_token_id", None)
+    found = [ends] if isinstance(ends, int) else list(ends or [])
+    return list(dict.fromkeys([*([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]), *found]))
 
 
 def _with_clean_generation(model: Any, tokenizer: Any) -> None:
@@ -300,13 +318,10 @@ def _with_clean_generation(model: Any, tokenizer: Any) -> None:
     """
     from transformers import GenerationConfig
 
-    own = getattr(model, "generation_config", None)
-    ends = getattr(own, "eos_token_id", None)
-    ends = [ends] if isinstance(ends, int) else list(ends or [])
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
-        ends.append(tokenizer.eos_token_id)
     model.generation_config = GenerationConfig(
-        eos_token_id=ends or None, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+        eos_token_id=end_tokens(getattr(model, "generation_config", None), tokenizer) or None,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
     )
 
 
