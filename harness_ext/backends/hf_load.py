@@ -284,16 +284,32 @@ def _default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load_generation(source: ModelSource, config: Any) -> Any:
-    """The checkpoint's own generation settings, as a model gets them that is loaded."""
+def load_generation(pretrained: str, config: Any, **how: Any) -> Any:
+    """The checkpoint's own generation settings, as a loaded model has them; arguments as for `load_processor`."""
     from transformers import GenerationConfig
 
-    where = {k: v for k, v in source.from_pretrained.items() if k != "gguf_file"}
-    name = where.pop("pretrained_model_name_or_path")
+    source = ModelSource(pretrained, **how)
     try:
-        return GenerationConfig.from_pretrained(name, **where)
+        return GenerationConfig.from_pretrained(str(source.folder or pretrained), revision=source.revision)
     except OSError:  # there is no such file
         return GenerationConfig.from_model_config(config)
+
+
+def layer_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Layer name -> shape of its weight, for a model of this config without its weights.
+
+    Empty where transformers has no class for it.
+    """
+    import torch
+    import transformers
+
+    kind = transformers.AutoModelForMultimodalLM if _is_multimodal(config) else transformers.AutoModelForCausalLM
+    if type(config) not in kind._model_mapping:
+        return {}
+    with torch.device("meta"):
+        model = kind.from_config(config)
+    weights = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
+    return {name: tuple(weight.shape) for name, weight in weights if weight is not None}
 
 
 def own_decoding(own: Any) -> dict[str, Any]:
