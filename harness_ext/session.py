@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,10 @@ class Backend(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on besides the request, answer mode and frame policy: model, adapter. JSON-plain."""
+        """What an answer depends on besides the request, answer mode and frame policy: model, adapter. JSON-plain.
+
+        Where adapters differ from task to task, `task_identity(task)` adds the one of a task.
+        """
         ...
 
 
@@ -216,10 +219,11 @@ def _keys(backend: Backend, requests: Sequence[Request], active: Session) -> lis
     asked_how = {**backend.identity(), "answer": backend.answer_mode}
     policy = getattr(backend, "frame_policy", None)
     shown_how = {**asked_how, "frame_policy": policy.to_dict()} if policy is not None else asked_how
+    of_task: Callable[[str], dict[str, Any]] = getattr(backend, "task_identity", lambda task: {})
     return [
         request_key(
             request,
-            model=shown_how if request.clip else asked_how,
+            model={**(shown_how if request.clip else asked_how), **of_task(request.task)},
             clip_digest=_clip_digest(request, active),
             seed=active.seed,
         )

@@ -41,7 +41,7 @@ class Options:
 
     answer: str = "generate"
     """``generate``, ``constrained`` or ``rank``."""
-    batch_size: int | str = 1
+    batch_size: int | str | None = 1
     """Prompts in a batch, or ``auto``."""
     max_batch_size: int | None = None
     """Upper bound for ``auto``."""
@@ -288,7 +288,8 @@ def with_opening(history: Sequence[Message], opening: Sequence[Message]) -> list
 
 def unknown_argument(name: str, known: Sequence[str]) -> ModelError:
     """The error for a model argument that nobody reads."""
-    return ModelError(f"Unknown model argument '{name}'", hint=suggest(name, known), known=", ".join(known))
+    listed = ", ".join(known) if len(known) < 50 else None
+    return ModelError(f"Unknown model argument '{name}'", hint=suggest(name, known), known=listed)
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
