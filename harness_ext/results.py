@@ -19,6 +19,7 @@ from harness_ext.frame_policy import FramePolicy
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
 from harness_ext.released import COMMON, family_named
+from harness_ext.usage import usage_of
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 from mmla_tasks.scorers import confusion_matrix, outcome_counts, per_class
 from mmla_tasks.statistics import (
@@ -90,6 +91,7 @@ def build_results(
             "tasks": {name: _task_block(task, evaluated["samples"][name]) for name, task in tasks.items()},
             "groups": {name: _group_block(group, evaluated) for name, group in loaded["groups"].items()},
             "left_out": [asdict(item) for item in left_out],
+            **_usage(tasks, backend),
         },
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "timings": {},
@@ -187,6 +189,14 @@ def _task_block(task: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "prompts_sha256": _prompts_digest(rows),
         **_rank_block(rows),
     }
+
+
+def _usage(tasks: Mapping[str, Any], backend: Any) -> dict[str, Any]:
+    """Tokens and cost, for a backend that is paid by the token."""
+    if not hasattr(backend, "prices"):
+        return {}
+    asked = [(instance.request, instance.resps[0]) for task in tasks.values() for instance in task.instances]
+    return {"usage": usage_of(asked, backend.prices, deterministic=backend.deterministic)}
 
 
 def _data_block(task: Any) -> dict[str, Any]:

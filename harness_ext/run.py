@@ -21,7 +21,7 @@ from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, yaml_folder
 from harness_ext.decoding import decoding
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
-from harness_ext.plugin import BACKENDS, backend_class
+from harness_ext.plugin import BACKENDS, backend_class, installed
 from harness_ext.prefetch import DecodeLimits
 from harness_ext.ranks import Ranks
 from harness_ext.released import family_named, family_of
@@ -32,7 +32,7 @@ from harness_ext.run_folder import SAMPLES, RunFolder
 from harness_ext.session import Progress, Session, missing_clip, session
 from harness_ext.shards import Shard, record
 from harness_ext.taskfile import MODALITIES
-from mmla_tasks.errors import MissingExtraError, MmlaError, ModelError, UsageError, suggest
+from mmla_tasks.errors import MmlaError, ModelError, UsageError, suggest
 from mmla_tasks.root import SAMPLE_NOTE
 
 log = logging.getLogger(__name__)
@@ -172,9 +172,7 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
         )
         outcome = answered(backend, this, active, say)
         clock.lap("answer and score")
-        if hasattr(backend, "decode_wait_seconds"):
-            clock.seconds["decode waits"] = round(backend.decode_wait_seconds, 3)
-        outcome.results["timings"] = clock.seconds
+        outcome.results["timings"] = _timings(clock.seconds, active, backend)
         if folder and ranks.is_first:
             outcome.written = write(folder, outcome, this.options)
             if options.shard:
@@ -301,7 +299,7 @@ def binding_arguments(options: RunOptions) -> dict[str, Any]:
 
     A backend names others, which change no answer, in its `FREE_ARGUMENTS`.
     """
-    free = ("batch_size", "max_batch_size", "max_batch_tokens", "device", "answer")
+    free = ("batch_size", "max_batch_size", "device", "answer")
     free += tuple(getattr(backend_class(options.model), "FREE_ARGUMENTS", ()))
     return masked({name: value for name, value in options.model_args.items() if name not in free})
 
@@ -458,11 +456,8 @@ def _make_backend(options: RunOptions, ranks: Ranks) -> Any:
     args = {**options.model_args, **_run_wide(options)}
     given = {"batch_size": options.batch_size, "max_batch_size": options.max_batch_size, "device": options.device}
     _seed(options.seed)
-    try:
+    with installed(options.model):
         return made.create_from_arg_obj(args, given)
-    except ModuleNotFoundError as error:
-        extra = options.model.removeprefix("mmla-")
-        raise MissingExtraError(str(error.name), extra=extra, purpose=options.model) from None
 
 
 def _fit(backend: Any, options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[str, list[Any]]) -> None:
@@ -629,6 +624,22 @@ def write(folder: RunFolder, outcome: RunOutcome, options: RunOptions) -> list[P
     if options.predict_only:
         return [samples]
     return [folder.write_results(outcome.results), samples, folder.write_score_card(score_card(outcome.results))]
+
+
+def _timings(laps: Mapping[str, float], active: Session, backend: Any) -> dict[str, Any]:
+    """Wall time in seconds, by stage of the run and by stage of an answer, and how many questions that is a second."""
+    stages = dict(active.timings.seconds)
+    answer = stages.pop("answer", 0.0)
+    waits = {"decode waits": round(backend.decode_wait_seconds, 3)} if hasattr(backend, "decode_wait_seconds") else {}
+    return {
+        "total": laps["total"],
+        "tasks": laps["tasks"],
+        "load": laps["load"],
+        "answer": round(answer, 3),
+        "score": round(laps["answer and score"] - answer, 3),
+        "stages of answer": {**{stage: round(seconds, 3) for stage, seconds in stages.items()}, **waits},
+        "questions a second": round(active.asked / answer, 3) if active.asked else None,
+    }
 
 
 class _Clock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,10 @@ class Backend(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on besides the request, answer mode and frame policy: model, adapter. JSON-plain."""
+        """What an answer depends on besides the request, answer mode and frame policy: model, adapter. JSON-plain.
+
+        Where adapters differ from task to task, `task_identity(task)` adds the one of a task.
+        """
         ...
 
 
@@ -120,6 +123,12 @@ def timings() -> Timings:
     return active.timings if active is not None else Timings()
 
 
+def sampling_seed() -> int | None:
+    """The current run's torch seed, on which sampled answers depend."""
+    active = _current.get()
+    return active.seed if active is not None else None
+
+
 def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:
     """Answer lm-eval's instances, in their order.
 
@@ -140,7 +149,8 @@ def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:
     asked: dict[int, Response] = {}
     _start(active, [requests[n] for n in (*responses, *todo)], found=len(responses))
     try:
-        with closing(_answers(backend, [requests[n] for n in todo], active)) as answers:
+        asking = _answers(backend, [requests[n] for n in todo], active)
+        with active.timings.measure("answer"), closing(asking) as answers:
             for n, response in answers:
                 index = todo[n]
                 if active.journal is not None and not response.skipped:
@@ -209,10 +219,11 @@ def _keys(backend: Backend, requests: Sequence[Request], active: Session) -> lis
     asked_how = {**backend.identity(), "answer": backend.answer_mode}
     policy = getattr(backend, "frame_policy", None)
     shown_how = {**asked_how, "frame_policy": policy.to_dict()} if policy is not None else asked_how
+    of_task: Callable[[str], dict[str, Any]] = getattr(backend, "task_identity", lambda task: {})
     return [
         request_key(
             request,
-            model=shown_how if request.clip else asked_how,
+            model={**(shown_how if request.clip else asked_how), **of_task(request.task)},
             clip_digest=_clip_digest(request, active),
             seed=active.seed,
         )

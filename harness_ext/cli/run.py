@@ -53,7 +53,8 @@ def _plan(options: Any, console: Any) -> int:
 
 
 def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
-    from harness_ext.cli.progress import RunProgress, clock
+    from harness_ext.cli.progress import RunProgress
+    from harness_ext.reports.console import time_line
     from harness_ext.run import run
 
     began = time.perf_counter()
@@ -69,10 +70,7 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
         return 0
     print_outcome(outcome, console, scores=not args.predict_only)
     _send_elsewhere(args, outcome)
-    laps = ", ".join(
-        f"{name} {seconds:.1f} s" for name, seconds in outcome.results["timings"].items() if name != "total"
-    )
-    console.print(f"time {clock(time.perf_counter() - began)}: {laps}", markup=False)
+    console.print(time_line(outcome.results["timings"], time.perf_counter() - began), markup=False)
     if args.show_config:
         import json
 
@@ -83,10 +81,13 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
 def print_outcome(outcome: Any, console: Any, scores: bool = True) -> None:
     """Print the table of a run and where its files are."""
     from harness_ext.reports.console import print_scores
+    from harness_ext.usage import usage_line
 
     if scores:
         print_scores(outcome.results, console)
     console.print()
+    if usage := outcome.results["mmla"].get("usage"):
+        console.print(usage_line(usage))
     if outcome.written:
         names = ", ".join(_relative(path) for path in outcome.written)
         console.print(f"wrote {names}", markup=False)
@@ -145,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("model and tasks").add_argument
     add("--config", "-C", metavar="PATH", help="take arguments from a YAML file; flags override it")
-    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-echo or mmla-predictions")
+    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-api, mmla-echo or mmla-predictions")
     add(
         "--model_args",
         "-a",
