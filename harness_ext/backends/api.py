@@ -31,6 +31,7 @@ from harness_ext.frame_policy import FRAME_ARGUMENTS, FramePolicy
 from harness_ext.labels import answer_grammar, answer_lead, longest_answer
 from harness_ext.masking import is_secret, masked
 from harness_ext.messages import VIDEO, Message
+from harness_ext.order import asking_order
 from harness_ext.prefetch import Ahead
 from harness_ext.questions import Question, frame_bytes, question_of
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
@@ -258,7 +259,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         with (
             self._server.connected() as flight,
             Ahead(
-                range(len(requests)),
+                asking_order(requests),
                 lambda n: self._question(requests[n]),
                 cost=lambda n: COPIES * frame_bytes(requests[n], policy) if policy else 0,
                 limits=decode_limits(),

@@ -158,7 +158,11 @@ def test_a_server_that_is_away_for_a_while(rows: Callable[[int], Path], api: Api
 
 
 def test_a_server_that_is_down_ends_the_run(rows: Callable[[int], Path], api: Api, tmp_path: Path) -> None:
-    server = Loopback(lambda text, _: None if int(text.split("Sentence ")[1].split(".")[0]) < 50 else "500", drawn)
+    def down_after_50(text: str, _: int) -> str | None:
+        number = int(text.split("Sentence ")[1].split(".")[0])
+        return None if 100 <= number < 150 else "500"  # the longest are asked first, so 100 is
+
+    server = Loopback(down_after_50, drawn)
     with server.serving() as url:
         ran = api(url, rows(400), max_retries=0, num_concurrent=4)
     assert ran.status == 2
