@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -160,7 +161,9 @@ def test_a_server_that_is_down_ends_the_run(rows: Callable[[int], Path], api: Ap
     server = Loopback(lambda text, _: None if int(text.split("Sentence ")[1].split(".")[0]) < 50 else "500", drawn)
     with server.serving() as url:
         ran = api(url, rows(400), max_retries=0, num_concurrent=4)
-    assert ran.status == 2 and "16 requests in a row got no answer" in ran.err
+    assert ran.status == 2
+    in_a_row = int(re.search(r"(\d+) requests in a row got no answer", ran.err)[1])
+    assert 16 <= in_a_row <= 16 + 4  # those in flight may still count
     assert "50 answers are safe" in ran.err
     assert len(server.calls) <= 50 + 16 + 2 * 4
 
