@@ -290,10 +290,10 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         """Count a failure, or end the run where every other request would meet it too."""
         who = f"{request.task} id {request.id}"
         if refusal := self._server.refusal(error, self.options.model, self._known, who, self._other_form(request)):
-            raise refusal
+            raise refusal from None  # what lies behind may repeat the key
         self._failures.add(self._server.reason(error), who)
         if self._failures.in_a_row >= FAILED_IN_A_ROW:
-            raise self._failures.error(self._server.url)
+            raise self._failures.error(self._server.url) from None
 
     def _other_form(self, request: Request) -> str:
         """How else a question could be asked of a server that refuses its form."""

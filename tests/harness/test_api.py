@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -261,7 +262,12 @@ def test_the_key_is_written_nowhere(
     with behind_password.serving() as url, caplog.at_level("DEBUG"):
         args = {"model": "m", "base_url": url.replace("http://", f"http://me:{KEY}@")}
         evaluate("mmla-api", TASK, data_dir=str(root), model_args=args, run_dir=tmp_path / "behind_password", limit=2)
-    seen = [text for r in ran for text in (r.out, r.err)] + [caplog.text]
+    fickle = Loopback(lambda text, _: f"401 no longer valid: {KEY}", drawn)  # in Python there is a traceback
+    with fickle.serving() as url, pytest.raises(ModelError) as error:
+        evaluate("mmla-api", TASK, data_dir=str(root), model_args={"model": "m", "base_url": url})
+    assert "no longer valid: ***" in str(error.value)
+    seen = ["".join(traceback.format_exception(error.value)), caplog.text]
+    seen += [text for r in ran for text in (r.out, r.err)]
     seen += [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert not [text for text in seen if KEY in text]
 
