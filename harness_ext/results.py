@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from harness_ext.frame_policy import FramePolicy
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
+from harness_ext.plugin import backend_class
 from harness_ext.released import COMMON, family_named
-from harness_ext.usage import usage_of
+from harness_ext.usage import Prices, usage_of
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 from mmla_tasks.scorers import confusion_matrix, outcome_counts, per_class
 from mmla_tasks.statistics import (
@@ -91,7 +92,7 @@ def build_results(
             "tasks": {name: _task_block(task, evaluated["samples"][name]) for name, task in tasks.items()},
             "groups": {name: _group_block(group, evaluated) for name, group in loaded["groups"].items()},
             "left_out": [asdict(item) for item in left_out],
-            **_usage(tasks, backend),
+            **_usage(tasks, options),
         },
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "timings": {},
@@ -191,12 +192,13 @@ def _task_block(task: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _usage(tasks: Mapping[str, Any], backend: Any) -> dict[str, Any]:
-    """Tokens and cost, for a backend that is paid by the token."""
-    if not hasattr(backend, "prices"):
+def _usage(tasks: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
+    """Tokens and cost, for a backend that is paid by the token; merged shards have no backend, only its options."""
+    backend = backend_class(options.model)
+    if not getattr(backend, "PAID_BY_TOKEN", False):
         return {}
     asked = [(instance.request, instance.resps[0]) for task in tasks.values() for instance in task.instances]
-    return {"usage": usage_of(asked, backend.prices, deterministic=backend.deterministic)}
+    return {"usage": usage_of(asked, Prices.of(options.model_args), deterministic=backend.deterministic)}
 
 
 def _data_block(task: Any) -> dict[str, Any]:
