@@ -50,16 +50,20 @@ class InFlight:
         self._loop.close()
 
     def answers(
-        self, ahead: Ahead[int, Question | None], ask: Callable[[Question], Coroutine[Any, Any, Response]]
+        self, ahead: Ahead[int, Question | None], ask: Callable[[Question], Coroutine[Any, Any, Response | None]]
     ) -> Iterator[tuple[int, Response]]:
         """Ask whatever `ahead` gives, at most `bound` at once; it is told when an answer is there.
 
         An error ends the rest, after the answers that came before it; so does closing the iterator.
 
+        Args:
+            ahead: Gives each index with its question; one that is None is skipped.
+            ask: Gives the answer, or None where there is none, and the others go on.
+
         Yields:
-            Index, response; a question that is None was skipped.
+            Index, response.
         """
-        asked: dict[Future[Response], int] = {}
+        asked: dict[Future[Response | None], int] = {}
         try:
             while ahead or asked:
                 while len(asked) < self.bound and ahead.head is not None and (ahead.head.done() or not asked):
@@ -81,7 +85,7 @@ class InFlight:
         return index, Response("", skipped=True)
 
     def _finished(
-        self, ahead: Ahead[int, Question | None], asked: dict[Future[Response], int]
+        self, ahead: Ahead[int, Question | None], asked: dict[Future[Response | None], int]
     ) -> Iterator[tuple[int, Response]]:
         """Wait for an answer, or for a question to ask where there is room for one; give what is there."""
         awaited: list[Future[Any]] = list(asked)
@@ -93,7 +97,8 @@ class InFlight:
             response = future.result()
             index = asked.pop(future)
             ahead.done(index)
-            yield index, response
+            if response is not None:
+                yield index, response
 
 
 async def _end_others() -> None:
