@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 
-from harness_ext.adapters import Adapter, Adapters, misfits
+from harness_ext.adapters import Adapters, misfits
 from harness_ext.backends import hf_load
 from harness_ext.backends.processor_lm import Options, ProcessorLM, ranked, unknown_argument
 from harness_ext.backends.vllm_engine import Engine, engine_arguments
@@ -208,15 +209,16 @@ class VLLMLabelLM(ProcessorLM):
             )
 
     @cached_property
-    def _loras(self) -> dict[Adapter, Any]:
+    def _loras(self) -> dict[Path, Any]:
+        """Adapter's folder -> how vLLM calls it."""
         from vllm.lora.request import LoRARequest
 
-        adapters = self.adapters.all if self.adapters is not None else []
-        return {a: LoRARequest(a.path.name, n, str(a.path.resolve())) for n, a in enumerate(adapters, start=1)}
+        paths = [adapter.path for adapter in self.adapters.all] if self.adapters is not None else []
+        return {path: LoRARequest(path.name, n, str(path.resolve())) for n, path in enumerate(paths, start=1)}
 
     def _lora(self, task: str) -> Any:
         adapter = self.adapters.of(task) if self.adapters is not None else None
-        return None if adapter is None else self._loras[adapter]
+        return None if adapter is None else self._loras[adapter.path]
 
     async def _try_adapters(self) -> None:
         """Make sure that each adapter loads and changes the first token's log-probabilities.
@@ -226,8 +228,10 @@ class VLLMLabelLM(ProcessorLM):
         """
         ids = self.tokenizer.encode("intent: joke", add_special_tokens=False)
         params = sampling(max_tokens=1, logprobs=5)
-        plain = await self._first_logprobs(ids, params) if self._loras else None
-        for adapter, lora in self._loras.items():
+        adapters = self.adapters.all if self.adapters is not None else []
+        plain = await self._first_logprobs(ids, params) if adapters else None
+        for adapter in adapters:
+            lora = self._loras[adapter.path]
             await self.engine.add_adapter(lora)
             if await self._first_logprobs(ids, params, lora) == plain:
                 raise ModelError(
