@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("model and tasks").add_argument
     add("--config", "-C", metavar="PATH", help="take arguments from a YAML file; flags override it")
-    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-api, mmla-echo or mmla-predictions")
+    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-vllm, mmla-api, mmla-echo or mmla-predictions")
     add(
         "--model_args",
         "-a",
