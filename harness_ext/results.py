@@ -22,12 +22,7 @@ from harness_ext.released import COMMON, family_named
 from mmla_tasks.records import Answer
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 from mmla_tasks.scorers import confusion_matrix, outcome_counts, per_class
-from mmla_tasks.statistics import (
-    bootstrap_macro_f1_interval,
-    majority_baseline,
-    prior_baseline,
-    wilson_interval,
-)
+from mmla_tasks.statistics import majority_baseline, metric_intervals, prior_baseline, wilson_interval
 
 if TYPE_CHECKING:
     from harness_ext.run import RunOptions
@@ -195,14 +190,11 @@ def scores_block(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> di
     responses = [row["resps"][0][0] for row in rows]
     answers = [row["filtered_resps"][0] for row in rows]
     scored = [(row["doc"]["label"], str(row["filtered_resps"][0])) for row in rows if "acc" in row]
+    released = [(row["doc"]["label"], row["filtered_resps"][0].released) for row in rows if "acc" in row]
     golds = [gold for gold, _ in scored]
-    correct = sum(gold == answer for gold, answer in scored)
     return {
         "counts": _counts(responses, answers),
-        "intervals": {
-            "acc": wilson_interval(correct, len(scored)),
-            "macro_f1": bootstrap_macro_f1_interval(scored, labels) if scored else (0.0, 1.0),
-        },
+        "intervals": metric_intervals(scored, released, labels),
         "baselines": {"majority": majority_baseline(golds, labels), "prior": prior_baseline(golds, labels)},
         "per_class": per_class(scored, labels),
         "confusion": confusion_matrix(scored, labels),
