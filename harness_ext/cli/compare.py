@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from harness_ext.reports.comparison import RunComparison
 
+WIDTH = 200
+"""Columns that the widest table may take."""
+
 EPILOG = """\
 examples:
   mmla compare runs/qwen2vl runs/qwen2vl-sft
@@ -75,7 +78,8 @@ def _print(compared: RunComparison) -> None:
 
     from harness_ext.reports.comparison import caveats, method, verdict
 
-    console = Console(soft_wrap=True, highlight=False)
+    # Wide enough for the whole table; a narrow terminal wraps it, a log or a pipe keeps it.
+    console = Console(soft_wrap=True, highlight=False, width=WIDTH)
     for name, run in (("A", compared.first), ("B", compared.second)):
         console.print(Text(f"{name}   {run.model}   {run.path}"))
     for caveat in caveats(compared):
