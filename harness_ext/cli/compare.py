@@ -81,7 +81,7 @@ def _print(compared: RunComparison) -> None:
     # Wide enough for the whole table; a narrow terminal wraps it, a log or a pipe keeps it.
     console = Console(soft_wrap=True, highlight=False, width=WIDTH)
     for name, run in (("A", compared.first), ("B", compared.second)):
-        console.print(Text(f"{name}   {run.model}   {run.path}"))
+        console.print(Text(f"{name}   {run.model}   {run.where}"))
     for caveat in caveats(compared):
         console.print(Text(caveat))
     _print_differences(compared, console)
@@ -117,8 +117,10 @@ def _print_table(compared: RunComparison, console: Console) -> None:
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     for n, heading in enumerate(HEADINGS):
         grid.add_column(heading, justify="left" if n < 2 else "right", no_wrap=True)
-    for row in table(compared):
-        grid.add_row(*map(Text, row))
+    last = ""
+    for dimension, *cells in table(compared):
+        grid.add_row(*map(Text, ("" if dimension == last else dimension, *cells)))
+        last = dimension
     console.print()
     console.print(grid)
     console.print()

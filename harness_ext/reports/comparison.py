@@ -77,8 +77,8 @@ def compare_runs(first: Run, second: Run, *, anyway: bool = False) -> RunCompari
     if not tasks:
         raise UsageError(
             "the two runs have no row in common",
-            A=f"{first.path}: {', '.join(first.tasks)}",
-            B=f"{second.path}: {', '.join(second.tasks)}",
+            A=f"{first.where}: {', '.join(first.tasks)}",
+            B=f"{second.where}: {', '.join(second.tasks)}",
             why="\n".join(objections) or None,
             next="compare runs of the same tasks",
         )
@@ -251,11 +251,7 @@ def _shown(value: Any) -> str:
 
 def table(compared: RunComparison) -> list[tuple[str, ...]]:
     """Cells under `HEADINGS`, in percent: one row per task, then the averages."""
-    rows = []
-    last = ""
-    for task in compared.tasks:
-        dimension, last = (task.dimension if task.dimension != last else ""), task.dimension
-        rows.append(_cells(dimension, task.dataset, compared.scores.tasks[task.name]))
+    rows = [_cells(task, compared.scores.tasks[task.name]) for task in compared.tasks]
     if len(rows) > 1:
         scores = compared.scores
         total = sum(task.rows for task in scores.tasks.values())
@@ -266,10 +262,10 @@ def table(compared: RunComparison) -> list[tuple[str, ...]]:
     return rows
 
 
-def _cells(dimension: str, dataset: str, task: TaskComparison) -> tuple[str, ...]:
+def _cells(named: ComparedTask, task: TaskComparison) -> tuple[str, ...]:
     return (
-        dimension,
-        dataset,
+        named.dimension,
+        named.dataset,
         f"{task.rows:,}",
         *_lead(task.acc),
         *_lead(task.macro_f1)[2:],

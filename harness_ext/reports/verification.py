@@ -23,7 +23,6 @@ from harness_ext.label_order import LabelOrder
 from harness_ext.prompts import VIDEO
 from harness_ext.released import COMMON, family_named
 from harness_ext.repeats import over_repeats
-from harness_ext.reports.bundle import is_bundle
 from harness_ext.reports.run_files import Run, SampleRow
 from harness_ext.reports.scorecard import score_card
 from harness_ext.requests import Response
@@ -98,7 +97,7 @@ def verify(run: Run, root: DataRoot | None, include: Sequence[Path] = ()) -> lis
         return [_checked(name, what, function, evidence) for name, what, function in CHECKS]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise RunFilesError(
-            f"{run.path} cannot be verified: its files lack what a run writes",
+            f"{run.where} cannot be verified: its files lack what a run writes",
             why=f"{type(error).__name__}: {error}",
         ) from error
 
@@ -568,7 +567,7 @@ def remarks(run: Run) -> list[str]:
         written, here = run.facts["versions"].get(name), importlib.metadata.version(name)
         if written != here:
             lines.append(f"written with {name} {written}, checked with {here}: a deviation may come from that")
-    if is_bundle(run):
+    if run.bundle:
         lines.append("a bundle: texts and prompts are not in it")
     return lines
 
