@@ -37,6 +37,16 @@ def cells() -> NDArray[np.float64]:
     return SHARES[:, None] * answers
 
 
+def pairs_of(counts: NDArray[np.int64]) -> list[tuple[str, str]]:
+    """The rows that a confusion matrix counts."""
+    return [
+        pair
+        for label, row in zip(LABELS, counts.tolist(), strict=True)
+        for answer, count in zip(COLUMNS, row, strict=True)
+        for pair in [(label, answer)] * count
+    ]
+
+
 def plain_percentile(counts: NDArray[np.int64], seed: int) -> tuple[float, float]:
     """Macro F1 bounded without correction for bias, for comparison."""
     drawn = np.random.default_rng(seed).multinomial(ROWS, counts.reshape(-1) / ROWS, size=1000)
@@ -53,12 +63,7 @@ def simulate(sets: int) -> dict[str, float]:
     held: dict[str, int] = {}
     for seed in range(sets):
         counts = draw.multinomial(ROWS, table.reshape(-1)).reshape(table.shape)
-        pairs = [
-            pair
-            for i, label in enumerate(LABELS)
-            for j, answer in enumerate(COLUMNS)
-            for pair in [(label, answer)] * int(counts[i, j])
-        ]
+        pairs = pairs_of(counts)
         found = [
             (name, interval, truth[name])
             for name, interval in metric_intervals(pairs, pairs, LABELS, seed=seed).items()
