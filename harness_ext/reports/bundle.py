@@ -96,6 +96,11 @@ def opened_run(path: Path) -> Iterator[Run]:
         yield replace(read_run(Path(folder)), bundle=path)
 
 
+def is_bundle(run: Run) -> bool:
+    """Whether a run came from a bundle, so that texts and prompts are not there."""
+    return run.bundle is not None
+
+
 def _unpack(path: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:

@@ -23,6 +23,7 @@ from harness_ext.label_order import LabelOrder
 from harness_ext.prompts import VIDEO
 from harness_ext.released import COMMON, family_named
 from harness_ext.repeats import over_repeats
+from harness_ext.reports.bundle import is_bundle
 from harness_ext.reports.run_files import Run, SampleRow
 from harness_ext.reports.scorecard import score_card
 from harness_ext.requests import Response
@@ -567,7 +568,7 @@ def remarks(run: Run) -> list[str]:
         written, here = run.facts["versions"].get(name), importlib.metadata.version(name)
         if written != here:
             lines.append(f"written with {name} {written}, checked with {here}: a deviation may come from that")
-    if run.bundle:
+    if is_bundle(run):
         lines.append("a bundle: texts and prompts are not in it")
     return lines
 
