@@ -147,6 +147,16 @@ def test_an_honest_run_and_its_bundle_hold(
     assert "texts and prompts are not in it" in ran.out
 
 
+def test_shards_and_what_they_merge_to_hold(mmla: Callable[..., Any], tmp_path: Path, data: Path) -> None:
+    folder = tmp_path / "run"
+    for part in ("1/2", "2/2"):
+        evaluate("mmla-echo", GROUP, model_args=ERRORS, data_dir=str(data), limit=15, run_dir=folder, shard=part)
+    assert mmla("merge", folder).status == 0
+    for path in (folder, *sorted((folder / "shards").iterdir())):
+        ran = mmla("verify", path)
+        assert ran.status == 0, ran.out + ran.err
+
+
 def test_without_data_it_says_what_was_not_checked(run: Tampered, mmla: Callable[..., Any], data: Path) -> None:
     run.results(lambda r: r["mmla"]["data"]["root"].update(given="nowhere"))
     bundle = write_bundle(read_run(run.path), run.path / "run.zip")
