@@ -11,6 +11,8 @@ VERBS = {
     "ls": "list tasks and groups, with what data is there",
     "show": "print rendered prompts, tokens and labels of a task; draw its frames",
     "check": "validate task YAMLs strictly, all faults at once",
+    "compare": "compare two runs row by row: which is better, by how much, how sure",
+    "verify": "recompute every number of a run or a bundle from its samples",
     "where": "print the folder of the task YAMLs, for lm_eval --include_path",
     "link": "link the task YAMLs into lm-eval, which then finds them without --include_path",
     "unlink": "take these links away again",
