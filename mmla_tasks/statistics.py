@@ -261,7 +261,7 @@ def paired_matrices(
     *,
     clusters: Sequence[str] | None = None,
     draws: int = 1000,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Confusion matrices of two answerers on the same resamples of their common rows.
 
@@ -294,7 +294,7 @@ def paired_matrices(
 
 
 def _drawn_cells(
-    cell_of_row: NDArray[np.int64], cells: int, clusters: Sequence[str] | None, draws: int, seed: int
+    cell_of_row: NDArray[np.int64], cells: int, clusters: Sequence[str] | None, draws: int, seed: int | Sequence[int]
 ) -> NDArray[np.int64]:
     """How often each cell occurs [1 + draws, cells]: in the rows themselves, then in each resample."""
     generator = np.random.default_rng(seed)
