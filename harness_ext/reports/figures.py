@@ -106,6 +106,7 @@ def pictures(report: RunReport, modality: ModalityReport | None = None) -> Itera
     with _style():
         if asked:
             yield _scores(report, asked)
+        if any(task.counts["unparsed"] for task in asked):
             yield _outcomes(asked)
         if len(report.dimensions) >= 3:
             yield _radar(report)
@@ -157,7 +158,7 @@ def _finish(canvas: Canvas, name: str, title: str, description: str) -> Picture:
 
 def _scores(report: RunReport, tasks: Sequence[TaskReport]) -> Picture:
     """One bar per dataset with its interval, before the range of published systems."""
-    canvas, axes = _canvas(8.2, 0.9 + 0.44 * len(tasks))
+    canvas, axes = _canvas(6.6, 0.9 + 0.4 * len(tasks))
     for y, task in enumerate(tasks):
         _score_bar(axes, y, task)
     axes.set_yticks(range(len(tasks)), [_with_mark(task.name, task.partial) for task in tasks])
@@ -205,7 +206,7 @@ def _outcomes(tasks: Sequence[TaskReport]) -> Picture:
     kinds = {"several": ("xxx", OURS), "none": ("", OTHER), "empty": ("...", MUTED), "truncated": ("\\\\\\", BAND)}
     shares = {k: [100 * task.counts["outcomes"].get(k, 0) / task.rows for task in tasks] for k in kinds}
     totals = [sum(column) for column in zip(*shares.values(), strict=True)]
-    canvas, axes = _canvas(8.2, 0.9 + 0.34 * len(tasks))
+    canvas, axes = _canvas(7.4, 0.9 + 0.32 * len(tasks))
     left = [0.0] * len(tasks)
     for kind, (hatch, colour) in kinds.items():
         there = [y for y, share in enumerate(shares[kind]) if share]
@@ -216,7 +217,7 @@ def _outcomes(tasks: Sequence[TaskReport]) -> Picture:
         left = [a + b for a, b in zip(left, shares[kind], strict=True)]
     room = max([*totals, 1.0]) * 1.12
     for y, total in enumerate(totals):
-        axes.text(total + room / 100, y, f"{total:.1f}" if total else "none", va="center", color=INK if total else MUTED)
+        axes.text(total + room / 100, y, f"{total:.1f}", va="center", color=INK if total else MUTED)
     axes.set_yticks(range(len(tasks)), [_with_mark(task.name, task.partial) for task in tasks])
     axes.set_ylim(len(tasks) - 0.4, -0.6)
     axes.set_xlim(0, room)
@@ -241,7 +242,7 @@ def _radar(report: RunReport) -> Picture:
 
     dimensions = report.dimensions
     turns = [2 * math.pi * i / len(dimensions) for i in range(len(dimensions))]
-    canvas = Figure(figsize=(6.2, 4.9), layout="constrained")
+    canvas = Figure(figsize=(5.2, 4.9), layout="constrained")
     axes: Any = canvas.add_subplot(projection="polar")
     axes.set_theta_offset(math.pi / 2)
     axes.set_theta_direction(-1)
@@ -252,8 +253,9 @@ def _radar(report: RunReport) -> Picture:
         axes.annotate(
             f"{value:.1f}", (turn, value), xytext=(15 * math.sin(turn), 11 * math.cos(turn)), textcoords="offset points",
             ha="center", va="center", fontweight="bold", color=OURS, fontsize=8.5,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
         )  # fmt: skip
-    names = [_with_mark(d.name.replace("communication ", "communication\n"), d.partial) for d in dimensions]
+    names = [_with_mark(d.name, d.partial).replace(" ", "\n") for d in dimensions]
     axes.set_xticks(turns, names)
     for label, turn in zip(axes.get_xticklabels(), turns, strict=True):
         across = math.sin(turn)
@@ -267,7 +269,7 @@ def _radar(report: RunReport) -> Picture:
     axes.set_rlabel_position(math.degrees(turns[1]) / 2)
     axes.spines["polar"].set_color(GRID)
     axes.grid(color=GRID)
-    canvas.legend(loc="outside lower center", ncols=2, handlelength=2.4)
+    canvas.legend(loc="outside lower center", ncols=1, handlelength=2.4)
     told = "; ".join(f"{d.name} {100 * d.acc:.1f}" for d in dimensions)
     described = f"Radar of accuracy in percent per dimension, mean over its datasets: {told}."
     return _finish(canvas, "radar", "Accuracy per dimension", described)
@@ -429,6 +431,7 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 # ── from a file to an element of the page ─────────────────────────────────────────────────────────────────────────
 
 _FAMILY = re.compile(r" font-family: [^;\"]*;")
+_TAG = re.compile(r"<[^>]+>")
 _ID = re.compile(r'\bid="([^"]+)"')
 _REFERENCE = re.compile(r'(url\(#|href="#)([^)"]+)')
 
@@ -442,7 +445,7 @@ def _inline(picture: Picture) -> str:
     width = float(box[1].split()[2]) * 4 / 3
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[1]}" '
-        f'width="{width:.0f}" role="img" aria-labelledby="{picture.name}-title {picture.name}-desc">'
+        f'width="{width:.0f}" style="min-width: {min(width, max(480, 0.8 * width)):.0f}px" role="img" aria-labelledby="{picture.name}-title {picture.name}-desc">'
         f'<title id="{picture.name}-title">{escape(picture.title)}</title>'
         f'<desc id="{picture.name}-desc">{escape(picture.description)}</desc>'
     )
@@ -460,7 +463,7 @@ def _themed(svg: str) -> str:
     """Colours as variables of the page, type as the page's own, numbers no longer than anybody can see."""
     svg = re.sub("|".join(_VARIABLES), lambda match: f"var(--{_VARIABLES[match[0]]})", svg, flags=re.IGNORECASE)
     svg = _FAMILY.sub("", svg)
-    svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)
+    svg = _TAG.sub(lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), svg)  # texts keep their digits
     return re.sub(r"\s*\n\s*", "\n", svg)
 
 

@@ -16,8 +16,8 @@ from mmla_tasks.statistics import wilson_interval
 MODALITIES = ("text+video", "text", "video")
 """In the order of columns; the first one that was run is what the rest of a report describes."""
 
-_MAY_DIFFER = ("notes", "modality", "tasks", "groups", "decoding", "frame_policy", "left_out", "chat_template", "schema")
-"""Blocks that follow from the modality, or that say nothing about how was asked."""
+_FOLLOWS = ("notes", "modality", "tasks", "groups", "left_out", "repeats")
+"""Blocks of the facts that follow from modality and answers: they may differ."""
 
 
 @dataclass(frozen=True)
@@ -179,14 +179,27 @@ def _refuse_other_tasks(first: Run, other: Run) -> None:
 
 
 def _differences(runs: Sequence[Run]) -> Iterator[str]:
-    """What besides the modality differs."""
-    for key in runs[0].facts:
-        values = {modality_of(run): run.facts.get(key) for run in runs}
-        if key not in _MAY_DIFFER and any(value != values[modality_of(runs[0])] for value in values.values()):
-            yield f"{key}: " + "; ".join(f"{modality} {value}" for modality, value in values.items())
+    """What besides the modality differs, setting by setting; one that a run has no use for is no difference."""
+    settings = [{k: v for k, v in _flat(run.facts) if v is not None} for run in runs]
+    for key in dict.fromkeys(key for found in settings for key in found):
+        said = {modality_of(run): found[key] for run, found in zip(runs, settings, strict=True) if key in found}
+        if len(set(map(str, said.values()))) > 1:
+            yield f"{key}: " + ", ".join(f"{modality} {value}" for modality, value in said.items())
     for name in map(base_task, runs[0].tasks):
-        blocks = [{base_task(task): block for task, block in run.tasks.items()}[name] for run in runs]
+        blocks = [next(block for task, block in run.tasks.items() if base_task(task) == name) for run in runs]
         if len({block["data"]["sha256"] for block in blocks}) > 1:
             yield f"{name}: the data files differ"
         if len({block["counts"]["asked"] for block in blocks}) > 1:
-            yield f"{name}: " + ", ".join(f"{block['counts']['asked']:,}" for block in blocks) + " rows asked"
+            asked = ", ".join(f"{block['modality']} {block['counts']['asked']:,}" for block in blocks)
+            yield f"{name}: rows asked: {asked}"
+
+
+def _flat(facts: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted name; a task and its text-only twin by the name that they share."""
+    for key, value in facts.items():
+        if at or key not in _FOLLOWS:
+            name = f"{at}{base_task(key)}"
+            if isinstance(value, Mapping):
+                yield from _flat(value, f"{name}.")
+            else:
+                yield name, value

@@ -85,8 +85,10 @@ def _data(facts: Mapping[str, Any]) -> str:
 
 
 def _timings(timings: Mapping[str, Any]) -> str:
+    """Stages in the order of the run, the total last."""
     seconds = {name: value for name, value in timings.items() if isinstance(value, (int, float))}
-    return ", ".join(f"{name} {value:,.1f} s" for name, value in seconds.items())
+    ordered = sorted(seconds, key=lambda name: name == "total")
+    return ", ".join(f"{name} {seconds[name]:,.1f} s" for name in ordered)
 
 
 def _plain(values: Mapping[str, Any]) -> str:
