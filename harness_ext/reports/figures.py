@@ -110,7 +110,7 @@ def pictures(report: RunReport, modality: ModalityReport | None = None) -> Itera
             yield _outcomes(asked)
         if len(report.dimensions) >= 3:
             yield _radar(report)
-        if modality is not None:
+        if modality is not None and any(row.gain for row in modality.rows):
             yield _modality(modality)
         if ranked := [task for task in asked if task.calibration]:
             yield _reliability(ranked)

@@ -3,8 +3,9 @@
 (() => {
   const PAGE = 50;
   const UNPARSED = ["several", "none", "empty", "truncated"];
-  // Controls, and signs that turn the direction of text: shown by name, so that they can do nothing.
-  const ODD = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+  // Controls, and signs that turn the direction of text: shown by name, so that they can do nothing. Joiners stay:
+  // emoji and several scripts are written with them.
+  const ODD = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
   const at = (id) => document.getElementById(id);
   const order = new Intl.Collator("en", { numeric: true });
   const body = at("samples").tBodies[0];
