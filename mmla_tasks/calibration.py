@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: reliability, calibration error, and how often the gold label is near the top.
+"""Whether probabilities mean what they say: reliability, calibration error, and how near the gold label is to the top.
 
 Everything is a pure function of ranked answers; all values are fractions from 0 to 1.
 """

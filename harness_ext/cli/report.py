@@ -59,7 +59,13 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="run folder or bundle; several: one model in several modalities")
+    add(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="run folder or bundle; several: one model in several modalities",
+    )
     add("--output", type=Path, metavar="FOLDER", help="where the files go (default: RUN/report)")
     add("--method", choices=METHODS, help="published rows to stand beside (default: zero_shot; none with an adapter)")
     add("--with_texts", action="store_true", help="show the utterances in the table of samples")

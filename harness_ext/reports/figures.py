@@ -1,98 +1,38 @@
-"""The pictures of a report, drawn with matplotlib: as PNG and SVG files, and as SVG inside the page.
+"""The pictures of a report: bars, radar, confusion matrices, recall, reliability, outcomes, what video adds.
 
-Colours have roles (`Palette`): in files they are those of the light page, in the page they become CSS variables, so that
-pictures follow it into the dark. Nothing is told by colour alone: bars of partial sets are hatched, markers differ in
-shape, and every value that matters is written out.
+Nothing is told by colour alone: bars of partial sets are hatched, markers differ in shape, and every value that
+matters is written out.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from html import escape
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness_ext.reports.picture import (
+    BAND,
+    CELL,
+    GRID,
+    INK,
+    MUTED,
+    OTHER,
+    OURS,
+    PAPER,
+    Picture,
+    empty,
+    finished,
+    house_style,
+    require_matplotlib,
+    rgb,
+)
 from harness_ext.reports.report_data import RunReport, TaskReport
-from mmla_tasks.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
     from harness_ext.reports.modality import ModalityReport
-
-# ── what a picture is ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure."""
-
-    name: str
-    """File name without suffix, and the anchor in the page."""
-    title: str
-    description: str
-    """What it shows, for those who do not see it."""
-    svg: str
-    """A whole SVG file."""
-    png: bytes
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write ``<name>.svg`` and ``<name>.png``."""
-        paths = [folder / f"{self.name}.svg", folder / f"{self.name}.png"]
-        paths[0].write_text(self.svg, encoding="utf-8", newline="\n")
-        paths[1].write_bytes(self.png)
-        return paths
-
-    @property
-    def inline(self) -> str:
-        """The SVG element for a page: themed, labelled, its ids its own."""
-        return _inline(self)
-
-
-INK, MUTED, GRID, PAPER = "#1d2329", "#5c6670", "#d9dee3", "#fdfcfa"
-OURS, OTHER, BAND, CELL = "#1f5c99", "#a8500f", "#c6cfd8", "#74a7dc"
-_VARIABLES = {
-    INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", OURS: "ours", OTHER: "other", BAND: "band", CELL: "cell",
-}  # fmt: skip
-"""Role of each colour: the name of its CSS variable."""
-
-_STYLE: Mapping[str, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 9,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9.5,
-    "axes.titlecolor": INK,
-    "figure.facecolor": "none",
-    "font.size": 9,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "hatch.linewidth": 0.8,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "legend.labelcolor": INK,
-    "svg.fonttype": "none",  # text stays text: sharp, small, and in the page's own type
-    "svg.hashsalt": "mmla",
-    "text.color": INK,
-    "text.parse_math": False,  # a label may hold dollar signs
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-}
 
 
 def pictures(report: RunReport, modality: ModalityReport | None = None) -> Iterator[Picture]:
@@ -101,9 +41,9 @@ def pictures(report: RunReport, modality: ModalityReport | None = None) -> Itera
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    _require_matplotlib()
+    require_matplotlib()
     asked = [task for task in report.tasks if task.rows]
-    with _style():
+    with house_style():
         if asked:
             yield _scores(report, asked)
         if any(task.counts["unparsed"] for task in asked):
@@ -119,46 +59,12 @@ def pictures(report: RunReport, modality: ModalityReport | None = None) -> Itera
             yield _recall(task)
 
 
-def _require_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("matplotlib", extra="report", purpose="mmla report") from None
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    import warnings
-
-    import matplotlib
-
-    with matplotlib.rc_context(dict(_STYLE)), warnings.catch_warnings():
-        # A script that matplotlib's own type lacks: boxes in the PNG, right in the SVG, which names no font.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
-def _canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Canvas, Any]:
-    """An empty figure of a size in inches, apart from pyplot's global state."""
-    from matplotlib.figure import Figure
-
-    canvas = Figure(figsize=(width, height), layout="constrained")
-    return canvas, canvas.subplots(rows, columns, **options)
-
-
-def _finish(canvas: Canvas, name: str, title: str, description: str) -> Picture:
-    svg, png = io.StringIO(), io.BytesIO()
-    canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    canvas.savefig(png, format="png", dpi=144, facecolor=PAPER, metadata={"Software": None})
-    return Picture(name, title, description, svg.getvalue(), png.getvalue())
-
-
 # ── the pictures ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _scores(report: RunReport, tasks: Sequence[TaskReport]) -> Picture:
     """One bar per dataset with its interval, before the range of published systems."""
-    canvas, axes = _canvas(6.6, 0.9 + 0.4 * len(tasks))
+    canvas, axes = empty(6.6, 0.9 + 0.4 * len(tasks))
     for y, task in enumerate(tasks):
         _score_bar(axes, y, task)
     axes.set_yticks(range(len(tasks)), [_with_mark(task.name, task.partial) for task in tasks])
@@ -168,7 +74,7 @@ def _scores(report: RunReport, tasks: Sequence[TaskReport]) -> Picture:
     _score_legend(canvas, report, tasks)
     told = "; ".join(f"{task.name} {_percent(task.acc.value)}" for task in tasks)
     described = f"Bars of accuracy in percent with 95 % intervals, one per dataset: {told}."
-    return _finish(canvas, "scores", "Accuracy per dataset", described)
+    return finished(canvas, "scores", "Accuracy per dataset", described)
 
 
 def _score_bar(axes: Axes, y: int, task: TaskReport) -> None:
@@ -206,13 +112,13 @@ def _outcomes(tasks: Sequence[TaskReport]) -> Picture:
     kinds = {"several": ("xxx", OURS), "none": ("", OTHER), "empty": ("...", MUTED), "truncated": ("\\\\\\", BAND)}
     shares = {k: [100 * task.counts["outcomes"].get(k, 0) / task.rows for task in tasks] for k in kinds}
     totals = [sum(column) for column in zip(*shares.values(), strict=True)]
-    canvas, axes = _canvas(7.4, 0.9 + 0.32 * len(tasks))
+    canvas, axes = empty(7.4, 0.9 + 0.32 * len(tasks))
     left = [0.0] * len(tasks)
     for kind, (hatch, colour) in kinds.items():
         there = [y for y, share in enumerate(shares[kind]) if share]
         axes.barh(
-            there, [shares[kind][y] for y in there], left=[left[y] for y in there], height=0.6, color=colour, hatch=hatch,
-            edgecolor=PAPER, linewidth=0.6,
+            there, [shares[kind][y] for y in there], left=[left[y] for y in there],
+            height=0.6, color=colour, hatch=hatch, edgecolor=PAPER, linewidth=0.6,
         )  # fmt: skip
         left = [a + b for a, b in zip(left, shares[kind], strict=True)]
     room = max([*totals, 1.0]) * 1.12
@@ -230,7 +136,7 @@ def _outcomes(tasks: Sequence[TaskReport]) -> Picture:
     canvas.legend(handles=keys, loc="outside lower left", ncols=4, handlelength=1.8)
     told = "; ".join(f"{task.name} {total:.1f}" for task, total in zip(tasks, totals, strict=True))
     described = f"Stacked bars of answers without a label by outcome, in percent of the rows asked: {told}."
-    return _finish(canvas, "unparsed", "Unparsed answers by outcome", described)
+    return finished(canvas, "unparsed", "Unparsed answers by outcome", described)
 
 
 _OUTCOMES = {"several": "names several labels", "none": "names none", "empty": "is empty", "truncated": "was cut"}
@@ -248,10 +154,13 @@ def _radar(report: RunReport) -> Picture:
     axes.set_theta_direction(-1)
     _published_ring(axes, report, turns)
     values = [100 * d.acc for d in dimensions]
-    axes.plot(_closed(turns), _closed(values), color=OURS, linewidth=2.2, marker="o", markersize=5.5, label=report.model)
+    axes.plot(
+        _closed(turns), _closed(values), color=OURS, linewidth=2.2, marker="o", markersize=5.5, label=report.model
+    )
     for turn, value in zip(turns, values, strict=True):
         axes.annotate(
-            f"{value:.1f}", (turn, value), xytext=(15 * math.sin(turn), 11 * math.cos(turn)), textcoords="offset points",
+            f"{value:.1f}", (turn, value),
+            xytext=(15 * math.sin(turn), 11 * math.cos(turn)), textcoords="offset points",
             ha="center", va="center", fontweight="bold", color=OURS, fontsize=8.5,
             bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
         )  # fmt: skip
@@ -272,7 +181,7 @@ def _radar(report: RunReport) -> Picture:
     canvas.legend(loc="outside lower center", ncols=1, handlelength=2.4)
     told = "; ".join(f"{d.name} {100 * d.acc:.1f}" for d in dimensions)
     described = f"Radar of accuracy in percent per dimension, mean over its datasets: {told}."
-    return _finish(canvas, "radar", "Accuracy per dimension", described)
+    return finished(canvas, "radar", "Accuracy per dimension", described)
 
 
 def _published_ring(axes: Any, report: RunReport, turns: Sequence[float]) -> None:
@@ -283,7 +192,9 @@ def _published_ring(axes: Any, report: RunReport, turns: Sequence[float]) -> Non
     low = [100 * min(table.values()) for table in tables]
     high = [100 * max(table.values()) for table in tables]
     kind = f"published {report.method_name}"
-    axes.fill_between(_closed(turns), _closed(low), _closed(high), color=BAND, alpha=0.6, linewidth=0, label=f"range of {kind} models")
+    axes.fill_between(
+        _closed(turns), _closed(low), _closed(high), color=BAND, alpha=0.6, linewidth=0, label=f"range of {kind} models"
+    )
     best = max(tables[0], key=lambda model: sum(table[model] for table in tables))
     axes.plot(
         _closed(turns), _closed([100 * table[best] for table in tables]),
@@ -298,11 +209,11 @@ def _confusion(task: TaskReport) -> Picture:
     rows, cell = len(task.labels), 0.34 if len(task.labels) > 12 else 0.44
     columns = [*task.labels, "no label", "several"] if task.counts["unparsed"] else list(task.labels)
     counts = [row[: len(columns)] for row in task.confusion["counts"]]
-    canvas, axes = _canvas(1.9 + cell * len(columns), 1.7 + cell * rows)
+    canvas, axes = empty(1.9 + cell * len(columns), 1.7 + cell * rows)
     for y, row in enumerate(counts):
         for x, count in enumerate(row):
             if count:
-                face = (*_rgb(CELL), round(count / sum(row), 2))
+                face = (*rgb(CELL), round(count / sum(row), 2))
                 axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, linewidth=0))
                 axes.text(x, y, f"{count}", ha="center", va="center", fontsize=6.5 if count > 999 else 7.5)
         axes.add_patch(Rectangle((y - 0.5, y - 0.5), 1, 1, facecolor="none", edgecolor=INK, linewidth=1.1, zorder=2))
@@ -320,13 +231,13 @@ def _confusion(task: TaskReport) -> Picture:
         spine.set_visible(False)
     hits = ", ".join(f"{label} {counts[i][i]} of {sum(counts[i])}" for i, label in enumerate(task.labels))
     described = f"Confusion matrix of gold labels by answers; right answers lie on the diagonal: {hits}."
-    return _finish(canvas, f"confusion-{task.task}", f"Confusion matrix, {task.name}", described)
+    return finished(canvas, f"confusion-{task.task}", f"Confusion matrix, {task.name}", described)
 
 
 def _recall(task: TaskReport) -> Picture:
     """Share of each label's rows that were found, with intervals."""
     step = 0.27 if len(task.classes) > 12 else 0.34
-    canvas, axes = _canvas(5.4, 0.75 + step * len(task.classes))
+    canvas, axes = empty(5.4, 0.75 + step * len(task.classes))
     for y, item in enumerate(task.classes):
         if not item.scores["support"]:
             axes.text(1, y, "no rows", va="center", color=MUTED, fontsize=8)
@@ -335,21 +246,23 @@ def _recall(task: TaskReport) -> Picture:
         low, high = (100 * end for end in item.intervals["recall"])
         axes.plot([low, high], [y, y], color=INK, linewidth=1.2)
         axes.plot([100 * item.scores["recall"]], [y], color=OURS, marker="o", markersize=4.5)
-        axes.text(101.5, y, f"{item.scores['support']:,}", va="center", ha="left", color=MUTED, clip_on=False, fontsize=8)
+        axes.text(
+            101.5, y, f"{item.scores['support']:,}", va="center", ha="left", color=MUTED, clip_on=False, fontsize=8
+        )
     axes.set_yticks(range(len(task.classes)), [item.label for item in task.classes])
     axes.set_ylim(len(task.classes) - 0.4, -0.6)
     _percent_axis(axes, "recall, %, with 95 % intervals; rows at the right")
     axes.grid(axis="x")
     told = ", ".join(f"{c.label} {100 * c.scores['recall']:.1f}" for c in task.classes if c.scores["support"])
     described = f"Recall per label in percent with 95 % intervals: {told}."
-    return _finish(canvas, f"recall-{task.task}", f"Recall per label, {task.name}", described)
+    return finished(canvas, f"recall-{task.task}", f"Recall per label, {task.name}", described)
 
 
 def _reliability(tasks: Sequence[TaskReport]) -> Picture:
     """Accuracy against confidence, one panel a task; the diagonal is what the probabilities promise."""
     columns = min(4, len(tasks))
     rows = math.ceil(len(tasks) / columns)
-    canvas, grid = _canvas(2.2 * columns + 0.4, 2.35 * rows + 0.3, rows, columns, sharex=True, sharey=True, squeeze=False)
+    canvas, grid = empty(2.2 * columns + 0.4, 2.35 * rows + 0.3, rows, columns, sharex=True, sharey=True, squeeze=False)
     panels = [axes for line in grid for axes in line]
     for axes, task in zip(panels, tasks, strict=False):
         _reliability_panel(axes, task)
@@ -359,7 +272,7 @@ def _reliability(tasks: Sequence[TaskReport]) -> Picture:
     canvas.supylabel("share that is right", fontsize=9, color=MUTED)
     told = "; ".join(f"{t.name} {t.calibration.error:.3f}" for t in tasks if t.calibration)
     described = f"Reliability curves of label probabilities; expected calibration error per task: {told}."
-    return _finish(canvas, "reliability", "Are the probabilities to be believed?", described)
+    return finished(canvas, "reliability", "Are the probabilities to be believed?", described)
 
 
 def _reliability_panel(axes: Axes, task: TaskReport) -> None:
@@ -372,7 +285,12 @@ def _reliability_panel(axes: Axes, task: TaskReport) -> None:
             axes.plot([b.confidence, b.confidence], b.interval, color=OURS, linewidth=1.1)
     filled = [b for b in task.calibration.bins if b.count]
     axes.plot(
-        [b.confidence for b in filled], [b.accuracy for b in filled], color=OURS, linewidth=1.3, marker="o", markersize=3.6
+        [b.confidence for b in filled],
+        [b.accuracy for b in filled],
+        color=OURS,
+        linewidth=1.3,
+        marker="o",
+        markersize=3.6,
     )
     axes.set_title(_with_mark(task.name, task.partial))
     axes.text(0.04, 0.95, f"error {task.calibration.error:.3f}", va="top", fontsize=8, color=INK)
@@ -386,20 +304,23 @@ def _reliability_panel(axes: Axes, task: TaskReport) -> None:
 def _modality(report: ModalityReport) -> Picture:
     """What video adds to text, task by task, with paired intervals."""
     gains = [(row.name, row.gain) for row in report.rows if row.gain is not None]
-    canvas, axes = _canvas(8.2, 0.8 + 0.34 * len(gains))
+    canvas, axes = empty(8.2, 0.8 + 0.34 * len(gains))
     for y, (_, gain) in enumerate(gains):
-        clear = gain.low > 0 or gain.high < 0
-        axes.plot([100 * gain.low, 100 * gain.high], [y, y], color=INK, linewidth=1.4)
-        axes.plot([100 * gain.value], [y], color=OURS, marker="o" if clear else "D", markersize=6, markerfacecolor=OURS if clear else PAPER)
-        axes.text(1.015, y, f"{100 * gain.value:+.1f}", transform=axes.get_yaxis_transform(), va="center", fontweight="bold")
+        low, high = (100 * end for end in gain.interval)
+        marker, face = ("o", OURS) if low > 0 or high < 0 else ("D", PAPER)
+        axes.plot([low, high], [y, y], color=INK, linewidth=1.4)
+        axes.plot([100 * gain.value], [y], color=OURS, marker=marker, markersize=6, markerfacecolor=face)
+        said = f"{100 * gain.value:+.1f}"
+        axes.text(1.015, y, said, transform=axes.get_yaxis_transform(), va="center", fontweight="bold")
     axes.axvline(0, color=MUTED, linewidth=0.9)
     axes.set_yticks(range(len(gains)), [name for name, _ in gains])
     axes.set_ylim(len(gains) - 0.4, -0.6)
-    axes.set_xlabel("points of accuracy that video adds to text, with paired 95 % intervals; open: the interval holds 0", loc="left")
+    what = "points of accuracy that video adds to text, with paired 95 % intervals; open: the interval holds 0"
+    axes.set_xlabel(what, loc="left")
     axes.grid(axis="x")
     told = "; ".join(f"{name} {100 * gain.value:+.1f}" for name, gain in gains)
     described = f"Points of accuracy that video adds to text, with paired 95 % intervals: {told}."
-    return _finish(canvas, "modality", "What video adds", described)
+    return finished(canvas, "modality", "What video adds", described)
 
 
 # ── details ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -421,49 +342,3 @@ def _percent_axis(axes: Axes, label: str) -> None:
     axes.set_xlim(0, 100)
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel(label, loc="left")
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return red, green, blue
-
-
-# ── from a file to an element of the page ─────────────────────────────────────────────────────────────────────────
-
-_FAMILY = re.compile(r" font-family: [^;\"]*;")
-_TAG = re.compile(r"<[^>]+>")
-_ID = re.compile(r'\bid="([^"]+)"')
-_REFERENCE = re.compile(r'(url\(#|href="#)([^)"]+)')
-
-
-def _inline(picture: Picture) -> str:
-    body = picture.svg[picture.svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)  # its rules would be all the page's
-    opening, inner = body.split(">", 1)
-    box = re.search(r'viewBox="([^"]+)"', opening)
-    assert box is not None
-    width = float(box[1].split()[2]) * 4 / 3
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[1]}" '
-        f'width="{width:.0f}" style="min-width: {min(width, max(480, 0.8 * width)):.0f}px" role="img" aria-labelledby="{picture.name}-title {picture.name}-desc">'
-        f'<title id="{picture.name}-title">{escape(picture.title)}</title>'
-        f'<desc id="{picture.name}-desc">{escape(picture.description)}</desc>'
-    )
-    return head + _themed(_own_ids(inner, picture.name)).strip()
-
-
-def _own_ids(svg: str, name: str) -> str:
-    """Ids that are referred to get the picture's name before them; the others go."""
-    used = {match[2] for match in _REFERENCE.finditer(svg)}
-    svg = _ID.sub(lambda match: f'id="{name}-{match[1]}"' if match[1] in used else "", svg)
-    return _REFERENCE.sub(lambda match: f"{match[1]}{name}-{match[2]}", svg)
-
-
-def _themed(svg: str) -> str:
-    """Colours as variables of the page, type as the page's own, numbers no longer than anybody can see."""
-    svg = re.sub("|".join(_VARIABLES), lambda match: f"var(--{_VARIABLES[match[0]]})", svg, flags=re.IGNORECASE)
-    svg = _FAMILY.sub("", svg)
-    svg = _TAG.sub(lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), svg)  # texts keep their digits
-    return re.sub(r"\s*\n\s*", "\n", svg)
-
-

@@ -11,7 +11,6 @@ from harness_ext.reports.run_files import Run, SampleRow
 from mmla_tasks.comparison import Comparison, Difference, PairedRow, PairedTask, compare
 from mmla_tasks.errors import UsageError
 from mmla_tasks.sources import SOURCES
-from mmla_tasks.statistics import wilson_interval
 
 MODALITIES = ("text+video", "text", "video")
 """In the order of columns; the first one that was run is what the rest of a report describes."""
@@ -32,8 +31,8 @@ class ModalityRow:
     """Rows that text+video and text share; 0 where one of them was not run."""
     clusters: int | None
     """Dialogues or videos that were resampled; None where rows were."""
-    gain: Score | None
-    """What video adds to text: difference of accuracies over the shared rows with its paired interval."""
+    gain: Difference | None
+    """Accuracy with text, with text and video, and what video adds: over the shared rows, paired."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ class ModalityReport:
 
     modalities: Sequence[str]
     rows: Sequence[ModalityRow]
-    of_all_rows: Score | None
+    of_all_rows: Difference | None
     """What video adds over all shared rows; None where text+video or text was not run."""
-    of_datasets: Score | None
+    of_datasets: Difference | None
     """The same as the mean over datasets."""
     differences: Sequence[str]
     """What the runs differ in besides modality: their differences may come from there."""
@@ -84,14 +83,15 @@ def modality_report(runs: Sequence[Run], tasks: Sequence[Sequence[TaskReport]]) 
         return None
     modalities = [modality_of(run) for run in runs]
     measured = {
-        modality: {base_task(task.task): task for task in part} for modality, part in zip(modalities, tasks, strict=True)
+        modality: {base_task(task.task): task for task in part}
+        for modality, part in zip(modalities, tasks, strict=True)
     }
     compared = _compared(dict(zip(modalities, runs, strict=True)))
     return ModalityReport(
         modalities=modalities,
         rows=[_row(name, measured, compared) for name in measured[modalities[0]]],
-        of_all_rows=_gain(compared.all_rows) if compared else None,
-        of_datasets=_gain(compared.mean_of_tasks) if compared else None,
+        of_all_rows=compared.all_rows if compared else None,
+        of_datasets=compared.mean_of_tasks if compared else None,
         differences=list(_differences(runs)),
     )
 
@@ -105,12 +105,8 @@ def _row(name: str, measured: Mapping[str, Mapping[str, TaskReport]], compared: 
         scores={modality: tasks[name].acc for modality, tasks in measured.items()},
         rows=of_task.rows if of_task else 0,
         clusters=of_task.clusters if of_task else None,
-        gain=_gain(of_task.acc) if of_task else None,
+        gain=of_task.acc if of_task else None,
     )
-
-
-def _gain(difference: Difference) -> Score:
-    return Score(difference.value, *difference.interval)
 
 
 def _compared(runs: Mapping[str, Run]) -> Comparison | None:
@@ -124,7 +120,9 @@ def _compared(runs: Mapping[str, Run]) -> Comparison | None:
 
 
 def _by_base(run: Run) -> dict[str, tuple[str, Sequence[SampleRow]]]:
-    return {base_task(task): (task, [r for r in first_repeat(rows) if is_scored(r)]) for task, rows in run.samples.items()}
+    return {
+        base_task(task): (task, [r for r in first_repeat(rows) if is_scored(r)]) for task, rows in run.samples.items()
+    }
 
 
 def _paired(block: Mapping[str, Any], first: Sequence[SampleRow], second: Sequence[SampleRow]) -> PairedTask:

@@ -1,4 +1,4 @@
-"""How a run was made: command, versions, digests, frame policy, decoding, timings, and what the released code does else."""
+"""How a run was made: command, versions, digests, frames, decoding, timings, and what the released code does else."""
 
 from __future__ import annotations
 
@@ -71,8 +71,9 @@ def _decoding(facts: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append(task)
     for text, tasks in groups.items():
         settings = json.loads(text)
-        yield ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items()), (
-            ", ".join(tasks) if len(groups) > 1 else None
+        yield (
+            ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items()),
+            (", ".join(tasks) if len(groups) > 1 else None),
         )
 
 
@@ -115,6 +116,6 @@ def protocol_deltas(run: Run) -> Iterator[str]:
         yield "video alone is asked; the released code always shows the text"
     yield "decoding is greedy with 64 new tokens unless said otherwise; the released code samples for some families"
     yield "no system prompt is added; the released code gives some families one"
-    yield "macro averages run over the declared labels; released ones over labels that occur, unparsed answers among them"
+    yield "macro averages run over the declared labels; released ones over labels that occur, unparsed ones too"
     if facts["answer"] != "generate":
         yield f"answers: {facts['answer']}; the released code reads free text"

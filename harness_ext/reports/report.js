@@ -88,7 +88,7 @@
     at("samples-count").textContent = `${shown}${number(found.length)} samples${all}`;
     at("page").textContent = `page ${number(state.page + 1)} of ${number(last + 1)}`;
     for (const button of at("pages").querySelectorAll("button")) {
-      const back = button.dataset.step === "first" || button.dataset.step === "back";
+      const back = button.dataset.step === "first" || button.dataset.step === "previous";
       button.disabled = back ? state.page === 0 : state.page === last;
     }
     for (const cell of at("samples").tHead.rows[0].cells) {
@@ -208,7 +208,7 @@
     });
     at("pages").addEventListener("click", (event) => {
       const last = Math.ceil(found.length / PAGE) - 1;
-      const step = { first: 0, back: state.page - 1, on: state.page + 1, last }[event.target.dataset.step];
+      const step = { first: 0, previous: state.page - 1, next: state.page + 1, last }[event.target.dataset.step];
       if (step === undefined) return;
       state.page = step;
       show();

@@ -16,13 +16,15 @@ import jinja2
 from markupsafe import Markup
 
 from harness_ext.reports.bundle import is_bundle, write_bundle
-from harness_ext.reports.figures import Picture, pictures
+from harness_ext.reports.figures import pictures
 from harness_ext.reports.modality import ModalityReport, in_order, modality_report
+from harness_ext.reports.picture import Picture
 from harness_ext.reports.report_data import RunReport, Score, run_report
 from harness_ext.reports.run_files import Run
 from harness_ext.reports.sample_table import CUT, packed, sample_columns
 from harness_ext.reports.thumbnails import thumbnails
 from harness_ext.rights import datasets_of, require_rights
+from mmla_tasks.comparison import Difference
 from mmla_tasks.errors import RunFolderError, UsageError
 from mmla_tasks.published import Method
 from mmla_tasks.scorers import METRICS
@@ -186,9 +188,9 @@ def interval(value: Score | tuple[float, float]) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
-def points(value: Score) -> str:
+def points(difference: Difference) -> str:
     """A difference with its interval, such as ``+1.8 (−0.3 to +3.9)``."""
-    signed = (f"{100 * v:+.1f}".replace("-", "−") for v in (value.value or 0.0, value.low, value.high))
+    signed = (f"{100 * v:+.1f}".replace("-", "−") for v in (difference.value, *difference.interval))
     return "{} ({} to {})".format(*signed)
 
 

@@ -304,7 +304,10 @@ def _ranked(rows: Sequence[SampleRow]) -> list[RankedAnswer]:
 
 
 def _dimensions(tasks: Sequence[TaskReport]) -> list[DimensionReport]:
-    return [_dimension(name, [t for t in tasks if t.dimension == name]) for name in dict.fromkeys(t.dimension for t in tasks)]
+    return [
+        _dimension(name, [t for t in tasks if t.dimension == name])
+        for name in dict.fromkeys(t.dimension for t in tasks)
+    ]
 
 
 def _dimension(name: str, tasks: Sequence[TaskReport]) -> DimensionReport:
@@ -314,7 +317,9 @@ def _dimension(name: str, tasks: Sequence[TaskReport]) -> DimensionReport:
         name=name,
         tasks=[task.task for task in tasks],
         acc=sum(known) / len(known) if known else math.nan,
-        published={m: sum(table[m] for table in tables) / len(tables) for m in tables[0] if all(m in t for t in tables)},
+        published={
+            m: sum(table[m] for table in tables) / len(tables) for m in tables[0] if all(m in t for t in tables)
+        },
         partial=any(task.partial for task in tasks),
     )
 

@@ -97,7 +97,9 @@ def test_scores_are_those_of_the_results(ranked: Path, report: Path) -> None:
     for metric, score in task["scores"].items():
         assert score["value"] == results["results"][TASK][f"{metric},none"]
         assert score["low"] <= score["value"] <= score["high"], metric
-    assert [task["scores"]["acc"]["low"], task["scores"]["acc"]["high"]] == results["mmla"]["tasks"][TASK]["intervals"]["acc"]
+    assert [task["scores"]["acc"]["low"], task["scores"]["acc"]["high"]] == results["mmla"]["tasks"][TASK]["intervals"][
+        "acc"
+    ]
     percent = f"{100 * task['scores']['acc']['value']:.1f}"
     for name in ("report.html", "report.md", "table.tex"):
         assert percent in (report / name).read_text(), name
@@ -182,7 +184,7 @@ def test_pictures_are_well_formed_and_keep_their_ids_apart(report: Path) -> None
 
 
 def test_colours_of_pictures_follow_the_page(report: Path) -> None:
-    pictures = re.findall(r'<svg xmlns.*?</svg>', (report / "report.html").read_text(), flags=re.DOTALL)
+    pictures = re.findall(r"<svg xmlns.*?</svg>", (report / "report.html").read_text(), flags=re.DOTALL)
     assert len(pictures) == 4
     assert not [found for svg in pictures for found in re.findall(r"(?:fill|stroke): #\w+", svg)]
 
@@ -206,7 +208,12 @@ def test_samples_hold_what_was_said_and_no_utterance(ranked: Path, report: Path,
 
 
 def test_long_answers_are_cut_and_odd_ones_survive(meld_root: Path, tmp_path: Path) -> None:
-    odd = {"0_0": "x" * 1000, "0_1": "</script><b>&amp;\u2028\u202e", "0_2": "half a pair: \ud83d", "0_3": "\x00\x1b[31m"}
+    odd = {
+        "0_0": "x" * 1000,
+        "0_1": "</script><b>&amp;\u2028\u202e",
+        "0_2": "half a pair: \ud83d",
+        "0_3": "\x00\x1b[31m",
+    }
     file = answers(tmp_path, {id: text for id, text in odd.items() if id != "0_2"})
     limit = {"limit": 4, "data_dir": str(meld_root), "run_dir": tmp_path / "run"}
     text = file.read_text() + json.dumps({"task": TASK, "id": "0_2", "response": "joy"}) + "\n"
@@ -225,9 +232,13 @@ def test_long_answers_are_cut_and_odd_ones_survive(meld_root: Path, tmp_path: Pa
 def test_labels_and_names_of_any_kind_are_only_text(tmp_path: Path) -> None:
     """A user's own task with every sign that HTML, SVG, TeX, Markdown or mathematics would read."""
     labels = ["$a_b$", "<b>c&d</b>", "50 % |x|", "很积极"]
-    (tmp_path / "mine.tsv").write_text("id\ttext\tlabel\n" + "".join(f"{i}\tT.\t{x}\n" for i, x in enumerate(labels * 3)))
+    (tmp_path / "mine.tsv").write_text(
+        "id\ttext\tlabel\n" + "".join(f"{i}\tT.\t{x}\n" for i, x in enumerate(labels * 3))
+    )
     config = {"task": "mine", "dataset": "mine.tsv", "dimension": "kind & <sort>", "labels": labels}
-    text = "class: !function harness_ext.task.LabelTask\n" + "".join(f"{k}: {json.dumps(v)}\n" for k, v in config.items())
+    text = "class: !function harness_ext.task.LabelTask\n" + "".join(
+        f"{k}: {json.dumps(v)}\n" for k, v in config.items()
+    )
     (tmp_path / "mine.yaml").write_text(text)
     evaluate(
         "mmla-echo", "mine", model_args={"rule": "random"}, include_path=tmp_path, run_dir=tmp_path / "run",
@@ -280,7 +291,9 @@ def modalities(roots: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     return {modality: folder / modality for modality in ("text", "text+video", "video")}
 
 
-def test_modalities_are_paired_row_by_row(modalities: dict[str, Path], mmla: Callable[..., Any], tmp_path: Path) -> None:
+def test_modalities_are_paired_row_by_row(
+    modalities: dict[str, Path], mmla: Callable[..., Any], tmp_path: Path
+) -> None:
     ran = mmla("report", *modalities.values(), "--output", tmp_path)
     assert ran.status == 0, ran.err
     told = json.loads((tmp_path / "report.json").read_text())
@@ -288,12 +301,14 @@ def test_modalities_are_paired_row_by_row(modalities: dict[str, Path], mmla: Cal
     (row,) = told["modalities"]["rows"]
     scores = {name: score["value"] for name, score in row["scores"].items()}
     assert list(scores) == ["text+video", "text", "video"] and row["rows"] == 140 and row["clusters"] == 28
-    assert row["gain"]["value"] == pytest.approx(scores["text+video"] - scores["text"])
-    assert 0 < row["gain"]["low"] < row["gain"]["value"] < row["gain"]["high"]
+    gain = row["gain"]["second"] - row["gain"]["first"]
+    assert gain == pytest.approx(scores["text+video"] - scores["text"])
+    low, high = row["gain"]["interval"]
+    assert 0 < low < gain < high
     assert told["modalities"]["differences"] == ["model.error_rate: text+video 0.1, text 0.5, video 0.6"]
     page = (tmp_path / "report.html").read_text()
     assert "What video adds" in page and 'id="modality"' in page
-    assert f"{100 * row['gain']['value']:+.1f}" in (tmp_path / "report.md").read_text()
+    assert f"{100 * gain:+.1f}" in (tmp_path / "report.md").read_text()
 
 
 def test_without_one_of_the_two_nothing_is_said_to_be_added(modalities: dict[str, Path], tmp_path: Path) -> None:

@@ -13,9 +13,7 @@ LABELS = ["a", "b", "c", "d", "e", "f"]
 def drawn(seed: int, n: int) -> list[RankedAnswer]:
     rng = np.random.default_rng(seed)
     p = rng.dirichlet(np.ones(len(LABELS)) / 2, size=n)
-    return [
-        RankedAnswer(str(rng.choice(LABELS, p=row)), dict(zip(LABELS, map(float, row), strict=True))) for row in p
-    ]
+    return [RankedAnswer(str(rng.choice(LABELS, p=row)), dict(zip(LABELS, map(float, row), strict=True))) for row in p]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -29,7 +27,9 @@ def test_agrees_with_scikit_learn(seed: int) -> None:
         assert share == pytest.approx(top_k_accuracy_score(golds, p, k=k, labels=LABELS))
     right, sure = calibration_curve([a.is_right for a in answers], [a.confidence for a in answers], n_bins=10)
     filled = [b for b in measured.bins if b.count]
-    assert [b.accuracy for b in filled] == pytest.approx(right) and [b.confidence for b in filled] == pytest.approx(sure)
+    assert [b.accuracy for b in filled] == pytest.approx(right) and [b.confidence for b in filled] == pytest.approx(
+        sure
+    )
     assert measured.error == pytest.approx(sum(b.count / 500 * abs(b.accuracy - b.confidence) for b in filled))
     assert measured.brier == pytest.approx(
         sum(brier_score_loss([g == label for g in golds], p[:, i]) for i, label in enumerate(LABELS))
