@@ -6,9 +6,10 @@ stays in the thread of `answer_all`, where the journal is written.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from harness_ext.prefetch import Ahead
@@ -21,36 +22,47 @@ Value = TypeVar("Value")
 class InFlight:
     """An event loop in a thread, on which questions are asked.
 
+    The thread is a daemon: where nobody calls `close`, as in a script with lm-eval alone, the interpreter still ends.
+
     Args:
         bound: Questions that may be asked at once.
     """
 
     def __init__(self, bound: int) -> None:
-        from anyio.from_thread import start_blocking_portal
-
         self.bound = bound
-        self._stack = ExitStack()
-        self._portal = self._stack.enter_context(start_blocking_portal())
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mmla-in-flight", daemon=True)
+        self._thread.start()
 
-    def call(self, function: Callable[..., Awaitable[Value]], *args: Any) -> Value:
+    def call(self, function: Callable[..., Coroutine[Any, Any, Value]], *args: Any) -> Value:
         """Run a coroutine function on the loop and wait for it."""
-        return self._portal.call(function, *args)
+        return self._start(function(*args)).result()
+
+    def _start(self, coroutine: Coroutine[Any, Any, Value]) -> Future[Value]:
+        """Start it in the context of this thread, so that it finds the current session."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def close(self) -> None:
         """End the loop and its thread."""
-        self._stack.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def answers(
-        self, ahead: Ahead[int, Question | None], ask: Callable[[Question], Awaitable[Response]]
+        self, ahead: Ahead[int, Question | None], ask: Callable[[Question], Coroutine[Any, Any, Response | None]]
     ) -> Iterator[tuple[int, Response]]:
         """Ask whatever `ahead` gives, at most `bound` at once; it is told when an answer is there.
 
         An error ends the rest, after the answers that came before it; so does closing the iterator.
 
+        Args:
+            ahead: Gives each index with its question; one that is None is skipped.
+            ask: Gives the answer, or None where there is none, and the others go on.
+
         Yields:
-            Index, response; a question that is None was skipped.
+            Index, response.
         """
-        asked: dict[Future[Response], int] = {}
+        asked: dict[Future[Response | None], int] = {}
         try:
             while ahead or asked:
                 while len(asked) < self.bound and ahead.head is not None and (ahead.head.done() or not asked):
@@ -58,7 +70,7 @@ class InFlight:
                     if question is None:
                         yield self._skipped(ahead, index)
                     else:
-                        asked[self._portal.start_task_soon(ask, question)] = index
+                        asked[self._start(ask(question))] = index
                         del question
                 if asked:
                     yield from self._finished(ahead, asked)
@@ -72,7 +84,7 @@ class InFlight:
         return index, Response("", skipped=True)
 
     def _finished(
-        self, ahead: Ahead[int, Question | None], asked: dict[Future[Response], int]
+        self, ahead: Ahead[int, Question | None], asked: dict[Future[Response | None], int]
     ) -> Iterator[tuple[int, Response]]:
         """Wait for an answer, or for a question to ask where there is room for one; give what is there."""
         awaited: list[Future[Any]] = list(asked)
@@ -84,4 +96,5 @@ class InFlight:
             response = future.result()
             index = asked.pop(future)
             ahead.done(index)
-            yield index, response
+            if response is not None:
+                yield index, response

@@ -1,24 +1,30 @@
-"""The journal: one flushed line per answer, so that an interrupted run goes on where it stopped.
+"""The journal: one line per answer, so that an interrupted run goes on where it stopped.
 
 A line is the request's key and the response with all that is known about it. The key says everything an answer
 depends on (see `request_key`); what only describes it, such as the frames' fingerprint, stands beside the answer.
+
+Every process that answers writes a file of its own and reads those of all: `docs/decisions/006-journal.md`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
-from io import FileIO
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from harness_ext.durable import DurableLines
 from harness_ext.requests import Request, Response
 from mmla_tasks.errors import RunFolderError
 
-FILE_NAME = "answers.jsonl"
+WRITER = "answers"
+"""The writer of an ordinary run; shards and further processes add their own name."""
+
+_SEAL = ', "crc": '
+"""Stands before the checksum, the last key of a line."""
 
 
 def request_key(request: Request, *, model: Mapping[str, Any], clip_digest: str | None, seed: int | None = None) -> str:
@@ -48,57 +54,76 @@ def request_key(request: Request, *, model: Mapping[str, Any], clip_digest: str 
 
 
 class Journal:
-    """Answers of one run folder, durable the moment they are added.
+    """Answers of one run folder, each durable the moment it is added.
 
     Args:
-        folder: Made when missing.
+        folder: Made when missing. Every file in it is read.
+        writer: Name of the file that this process adds to, without its ending; no two write one file.
+
+    Attributes:
+        torn_lines: Lines that hold no whole answer: cut by a kill, or damaged. What they held is asked again.
 
     Raises:
         RunFolderError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE_NAME
+    def __init__(self, folder: Path, writer: str = WRITER) -> None:
+        self.folder = folder
         self._answers: dict[str, Response] = {}
-        self._file: FileIO | None = None
+        self._lines = DurableLines(folder / f"{writer}.jsonl")
         self.torn_lines = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._load()
         except OSError as error:
             raise self._unwritable(error) from None
+        self.read()
 
     def __len__(self) -> int:
         return len(self._answers)
+
+    def read(self) -> None:
+        """Read all files: the answers found before, and what other processes have added since.
+
+        Raises:
+            RunFolderError: a file cannot be read.
+        """
+        self.torn_lines = 0
+        try:
+            for line in lines_of(self.folder):
+                row = _unsealed(line)
+                if row is None:
+                    self.torn_lines += 1
+                else:
+                    self._keep(row["key"], Response.from_dict(row))
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def get(self, key: str) -> Response | None:
         """The answer given under this key, if any."""
         return self._answers.get(key)
 
     def add(self, key: str, request: Request, response: Response) -> None:
-        """Write one answer and flush it.
+        """Write one answer.
 
         Raises:
             RunFolderError: the line cannot be written (a full disk, say); earlier answers are intact.
         """
-        row = {"key": key, "task": request.task, "id": request.id, **response.to_dict()}
         try:
-            if self._file is None:
-                # Unbuffered: after a failed write nothing is left over that closing would try to write again.
-                self._file = self.path.open("ab", buffering=0)
-            line = memoryview((json.dumps(row, ensure_ascii=False) + "\n").encode())
-            while line:
-                line = line[self._file.write(line) :]
+            self._lines.append(_sealed({"key": key, "task": request.task, "id": request.id, **response.to_dict()}))
         except OSError as error:
             raise self._unwritable(error) from None
-        self._answers[key] = response
+        self._keep(key, response)
 
     def close(self) -> None:
-        """Sync and close the file."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
+        """Sync and close the file.
+
+        Raises:
+            RunFolderError: the disk did not take what was written.
+        """
+        try:
+            self._lines.close()
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def __enter__(self) -> Journal:
         return self
@@ -108,24 +133,44 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _load(self) -> None:
-        data = self.path.read_bytes() if self.path.exists() else b""
-        for line in data.split(b"\n"):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                self._answers[row["key"]] = Response.from_dict(row)
-            except (ValueError, KeyError, TypeError):
-                self.torn_lines += 1
-        if data and not data.endswith(b"\n"):  # a kill in the middle of a write: start the next answer on its own line
-            with self.path.open("ab") as file:
-                file.write(b"\n")
+    def _keep(self, key: str, response: Response) -> None:
+        """Of two answers under one key the first stays, unless it was given without video and the other was not."""
+        kept = self._answers.get(key)
+        if kept is None or (kept.as_text and not response.as_text):
+            self._answers[key] = response
 
     def _unwritable(self, error: OSError) -> RunFolderError:
         return RunFolderError(
             "the journal cannot be written",
-            file=self.path,
+            file=error.filename or self._lines.path,
             why=error.strerror or error,
             next="free space or name another --run_dir; answers already in the journal are kept",
         )
+
+
+def lines_of(folder: Path) -> Iterator[bytes]:
+    """The lines of all journal files, file by file in the order of their names."""
+    for path in sorted(folder.glob(f"{WRITER}*.jsonl")):
+        for line in path.read_bytes().split(b"\n"):
+            if line.strip():
+                yield line
+
+
+def answer_count(folder: Path) -> int:
+    """How many answers a journal holds, without keeping them."""
+    return len({row["key"] for line in lines_of(folder) if (row := _unsealed(line)) is not None})
+
+
+def _sealed(row: Mapping[str, Any]) -> str:
+    """A line with its own checksum: what a disk or a hand has changed is no answer of the model."""
+    text = json.dumps(row, ensure_ascii=False)
+    return f"{text[:-1]}{_SEAL}{zlib.crc32(text.encode())}}}"
+
+
+def _unsealed(line: bytes) -> dict[str, Any] | None:
+    """The row of a line; None when it is torn or damaged."""
+    text, _, seal = line.rpartition(_SEAL.encode())
+    if seal != b"%d}" % zlib.crc32(text + b"}"):
+        return None
+    row: dict[str, Any] = json.loads(line)
+    return row

@@ -6,9 +6,14 @@ built-in models must be registered first: lm-eval takes a non-empty registry as 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from mmla_tasks.errors import MissingExtraError
+
 BACKENDS = {
+    "mmla-api": "harness_ext.backends.api:APILabelLM",
     "mmla-echo": "harness_ext.backends.echo:EchoLM",
     "mmla-hf": "harness_ext.backends.hf:HFLabelLM",
     "mmla-predictions": "harness_ext.backends.predictions:PredictionsLM",
@@ -26,9 +31,27 @@ def register() -> None:
             model_registry.register(name, target=target)
 
 
+@contextmanager
+def installed(name: str) -> Iterator[None]:
+    """Say which extra brings the package that a backend misses.
+
+    Raises:
+        MissingExtraError: a package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), extra=name.removeprefix("mmla-"), purpose=name) from None
+
+
 def backend_class(name: str) -> Any:
-    """The class of one of our backends; nothing heavy is imported with it."""
+    """The class of one of our backends.
+
+    Raises:
+        MissingExtraError: a package that it needs at once is not installed.
+    """
     from lm_eval.api.registry import get_model
 
     register()
-    return get_model(name)
+    with installed(name):
+        return get_model(name)

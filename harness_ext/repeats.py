@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness_ext.decoding import decoding
 from harness_ext.label_order import LabelOrder
+from harness_ext.usage import usage_over
 from mmla_tasks.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def over_repeats(results: Sequence[Mapping[str, Any]], samples: Sequence[Samples
         if "acc_length_normalised" in block:
             values = [part["mmla"]["tasks"][name]["acc_length_normalised"] for part in results]
             block["acc_length_normalised"] = statistics.fmean(values)
+    if "usage" in combined["mmla"]:
+        combined["mmla"]["usage"] = usage_over([part["mmla"]["usage"] for part in results])
     combined["mmla"]["repeats"] = _block(results, samples)
     return combined
 

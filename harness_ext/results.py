@@ -19,6 +19,7 @@ from harness_ext.frame_policy import FramePolicy
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
 from harness_ext.released import COMMON, family_named
+from harness_ext.usage import usage_of
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 from mmla_tasks.scorers import confusion_matrix, outcome_counts, per_class
 from mmla_tasks.statistics import (
@@ -90,6 +91,7 @@ def build_results(
             "tasks": {name: _task_block(task, evaluated["samples"][name]) for name, task in tasks.items()},
             "groups": {name: _group_block(group, evaluated) for name, group in loaded["groups"].items()},
             "left_out": [asdict(item) for item in left_out],
+            **_usage(tasks, backend),
         },
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "timings": {},
@@ -189,6 +191,14 @@ def _task_block(task: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _usage(tasks: Mapping[str, Any], backend: Any) -> dict[str, Any]:
+    """Tokens and cost, for a backend that is paid by the token."""
+    if not hasattr(backend, "prices"):
+        return {}
+    asked = [(instance.request, instance.resps[0]) for task in tasks.values() for instance in task.instances]
+    return {"usage": usage_of(asked, backend.prices, deterministic=backend.deterministic)}
+
+
 def _data_block(task: Any) -> dict[str, Any]:
     split = task.split("test")
     return {
@@ -248,7 +258,9 @@ def _notes(
     yield from _repeat_notes(options)
     asked = sum(len(rows) for rows in evaluated["samples"].values())
     there = sum(len(task.eval_docs) for task in tasks.values())
-    if asked < there:
+    if options.part:
+        yield f"{options.part}: a partial set, {asked:,} of {there:,} rows"
+    elif asked < there:
         how = f"--limit {options.limit:g}" if options.limit is not None else "--samples"
         yield f"a partial set: {asked:,} of {there:,} rows ({how})"
     yield from _unreleased(backend, options)
@@ -305,6 +317,7 @@ def _config(backend: Any, options: RunOptions) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "limit": options.limit,
         "samples": dict(options.samples) if options.samples is not None else None,
+        **({"shard": options.shard} if options.shard else {}),
         "gen_kwargs": dict(options.gen_kwargs) or None,
         "num_fewshot": options.num_fewshot,
         **_label_order(options),
@@ -329,7 +342,7 @@ def _chat_template(backend: Any, options: RunOptions) -> dict[str, Any]:
 
     applied = chat_template_applied(backend, options)
     text = (
-        backend.chat_template(options.apply_chat_template or False)
+        backend.chat_template(options.apply_chat_template or True)
         if applied and hasattr(backend, "chat_template")
         else None
     )
@@ -344,6 +357,9 @@ def _frame_policy(backend: Any, tasks: Mapping[str, Any]) -> dict[str, Any] | No
 
 
 def _versions(backend: Any) -> dict[str, str]:
+    """Those that the answers were made with."""
+    if hasattr(backend, "versions"):
+        return dict(backend.versions)
     names = (*_PACKAGES, *getattr(backend, "PACKAGES", ()))
     versions = {"python": platform.python_version()}
     for name in names:

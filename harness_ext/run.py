@@ -21,19 +21,27 @@ from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, yaml_folder
 from harness_ext.decoding import decoding
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
-from harness_ext.plugin import BACKENDS, backend_class
+from harness_ext.plugin import BACKENDS, backend_class, installed
 from harness_ext.prefetch import DecodeLimits
+from harness_ext.ranks import Ranks
 from harness_ext.released import family_named, family_of
 from harness_ext.repeats import numbered, over_repeats, refuse_equal_repeats, repeats_of
 from harness_ext.requests import ANSWER_MODES
 from harness_ext.results import LeftOut, build_results, sample_rows
 from harness_ext.run_folder import SAMPLES, RunFolder
 from harness_ext.session import Progress, Session, missing_clip, session
+from harness_ext.shards import Shard, record
 from harness_ext.taskfile import MODALITIES
-from mmla_tasks.errors import MissingExtraError, MmlaError, ModelError, UsageError, suggest
+from mmla_tasks.errors import MmlaError, ModelError, UsageError, suggest
 from mmla_tasks.root import SAMPLE_NOTE
 
 log = logging.getLogger(__name__)
+
+CHANGES_NO_ANSWER = (
+    *("answer", "batch_size", "max_batch_size", "max_batch_tokens", "device"),  # the answer mode stands by itself
+    *("num_concurrent", "requests_per_minute", "max_retries", "timeout", "api_key_env", "price_in", "price_out"),
+)
+"""Model arguments that may differ from command to command of one run folder."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class RunOptions:
     on_bad_clip: str = "error"
     require_all: bool = False
     run_dir: Path | None = None
+    shard: str | None = None
+    """``i/n``: the i-th of n parts of the rows, from 1; `mmla merge` puts them together."""
     limit: float | None = None
     samples: Mapping[str, list[int]] | None = None
     num_fewshot: int | None = None
@@ -103,8 +113,16 @@ class RunOptions:
             raise UsageError("--released_family goes with --protocol paper", next="add it, or leave the family out")
         if self.repeats < 1:
             raise UsageError(f"--repeats {self.repeats} asks nothing", next="write a whole number of at least 1")
+        if self.shard is not None and self.run_dir is None:
+            raise UsageError(f"--shard {self.shard} needs a folder that all shards share", next="--run_dir FOLDER")
         LabelOrder.read(self.label_order)
         decoding(self.gen_kwargs)
+        _ = self.part
+
+    @property
+    def part(self) -> Shard | None:
+        """The shard that this run is."""
+        return None if self.shard is None else Shard.read(self.shard)
 
     @property
     def answer_mode(self) -> str:
@@ -134,41 +152,50 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
     Raises:
         MmlaError: anything the user can mend; what was answered before is in the journal.
     """
+    ranks = Ranks.of_environment()
+    if not ranks.is_first:
+        progress = announce = None
     say = announce or (lambda line: None)
     clock = _Clock()
     with ExitStack() as stack:
-        folder = stack.enter_context(_open_folder(options)) if options.run_dir else None
+        stack.enter_context(ranks.together())
+        folder = stack.enter_context(_open_folder(options, ranks)) if options.run_dir else None
         this = stack.enter_context(prepared(options))
         _check_clips(this.tasks, this.asked, options)
         clock.lap("tasks")
-        backend = this.ready(_make_backend(options))
-        if folder:
+        backend = this.ready(_make_backend(options, ranks))
+        if folder and ranks.is_first:
             folder.claim()
         clock.lap("load")
-        for line in _opening_lines(backend, this.options, folder, this.left_out):
+        for line in _opening_lines(backend, this.options, folder, this.left_out, ranks):
             say(line)
         active = Session(
             journal=folder.journal if folder else None,
             progress=progress,
             on_bad_clip=options.on_bad_clip,
             decode_limits=options.decode_limits,
+            ranks=ranks,
         )
-        with session(active):
-            repeats = [
-                _ask_and_score(backend, this, repeat, active, say, number)
-                for number, repeat in enumerate(repeats_of(this.options))
-            ]
+        outcome = answered(backend, this, active, say)
         clock.lap("answer and score")
-        if hasattr(backend, "decode_wait_seconds"):
-            clock.seconds["decode waits"] = round(backend.decode_wait_seconds, 3)
-        samples = [rows for _, rows in repeats]
-        results = over_repeats([results for results, _ in repeats], samples)
-        clock.lap("report")
-        results["timings"] = clock.seconds
-        outcome = RunOutcome(results, numbered(samples), found=active.found)
-        if folder:
-            outcome.written = _write(folder, outcome, this.options)
+        outcome.results["timings"] = _timings(clock.seconds, active, backend)
+        if folder and ranks.is_first:
+            outcome.written = write(folder, outcome, this.options)
+            if options.shard:
+                folder.write_record(record(options, backend, outcome.results))
     return outcome
+
+
+def answered(backend: Any, this: PreparedRun, active: Session, say: Any) -> RunOutcome:
+    """Ask everything, as often as the options say, and score it."""
+    with session(active):
+        repeats = [
+            _ask_and_score(backend, this, repeat, active, say, number)
+            for number, repeat in enumerate(repeats_of(this.options))
+        ]
+    samples = [rows for _, rows in repeats]
+    results = over_repeats([results for results, _ in repeats], samples)
+    return RunOutcome(results, numbered(samples), found=active.found)
 
 
 @dataclass
@@ -179,8 +206,13 @@ class PreparedRun:
     loaded: dict[str, Any]
     """Tasks and groups, as lm-eval takes them."""
     left_out: list[LeftOut]
-    asked: dict[str, list[Any]]
-    """Leaf name -> the documents that will be asked."""
+    rows: dict[str, list[int]]
+    """Leaf name -> the rows that will be asked, from 0."""
+
+    @property
+    def asked(self) -> dict[str, list[Any]]:
+        """Leaf name -> the documents that will be asked."""
+        return {name: [task.eval_docs[row] for row in self.rows[name]] for name, task in self.tasks.items()}
 
     @property
     def tasks(self) -> dict[str, Any]:
@@ -203,6 +235,8 @@ class PreparedRun:
 
     def evaluate(self, backend: Any, options: RunOptions) -> dict[str, Any]:
         """What lm-eval makes of the backend's answers, with the options of one repeat."""
+        if options.shard is not None:
+            options = replace(options, limit=None, samples=self.rows)
         return _evaluate(backend, self.loaded, options)
 
 
@@ -221,7 +255,7 @@ def prepared(options: RunOptions) -> Iterator[PreparedRun]:
             refuse_equal_repeats(loaded["tasks"], options)
         left_out = _leave_out_without_clips(loaded, options, catalogue)
         options = replace(options, samples=_chosen_rows(options, loaded["tasks"], left_out))
-        yield PreparedRun(options, loaded, left_out, _asked_documents(loaded["tasks"], options))
+        yield PreparedRun(options, loaded, left_out, _asked_rows(loaded, options))
 
 
 def _ask_and_score(
@@ -243,16 +277,14 @@ def _ask_and_score(
     return results, {task: list(sample_rows(rows, note)) for task, rows in evaluated["samples"].items()}
 
 
-def _open_folder(options: RunOptions) -> RunFolder:
+def _open_folder(options: RunOptions, ranks: Ranks) -> RunFolder:
     assert options.run_dir is not None
-    return RunFolder(options.run_dir, _folder_identity(options))
+    return RunFolder(options.run_dir, _folder_identity(options), shard=options.part, ranks=ranks)
 
 
 def _folder_identity(options: RunOptions) -> dict[str, Any]:
     """What all answers of a folder share. Tasks, limit, batch size and device may change from command to command."""
-    args = {
-        k: v for k, v in options.model_args.items() if k not in ("batch_size", "max_batch_size", "device", "answer")
-    }
+    args = {k: v for k, v in options.model_args.items() if k not in CHANGES_NO_ANSWER}
     return {
         "model": options.model,
         "model_args": masked(args),
@@ -315,9 +347,7 @@ def _leave_out_without_clips(loaded: dict[str, Any], options: RunOptions, catalo
             source = task.dataset_files.source
             step = source.next_step_for_videos if source else f"put clips into {task.dataset_files.clips}"
             left_out.append(LeftOut(name, task.spec.dataset, f"none of {missing:,} clips is there", step))
-            del loaded["tasks"][name]
-            for group in loaded["groups"].values():
-                group.pop(name)
+            _take_out(name, loaded)
     if left_out and (options.require_all or not loaded["tasks"]):
         raise UsageError(
             "nothing left to run" if not loaded["tasks"] else "--require_all: some tasks have no clips",
@@ -335,16 +365,32 @@ def _drop_empty_groups(groups: dict[str, Any]) -> None:
             group.pop(name)
 
 
-def _asked_documents(tasks: Mapping[str, Any], options: RunOptions) -> dict[str, list[Any]]:
-    """Leaf name -> the documents that will be asked, after ``--limit`` and ``--samples``."""
+def _asked_rows(loaded: dict[str, Any], options: RunOptions) -> dict[str, list[int]]:
+    """Leaf name -> the rows that will be asked, after ``--limit``, ``--samples`` and ``--shard``, in order.
+
+    A task that has fewer rows than there are shards is taken out of those that get none.
+    """
     from lm_eval.evaluator_utils import get_sample_size
 
     asked = {}
-    for name, task in tasks.items():
-        chosen = options.samples.get(name) if options.samples is not None else None
+    for name, task in list(loaded["tasks"].items()):
         limit = get_sample_size(task, options.limit)
-        asked[name] = [document for _, document in task.doc_iterator(limit=limit, samples=chosen)]
-    return asked
+        rows = list(range(len(task.eval_docs)))[: None if limit is None else int(limit)]
+        if options.samples is not None:
+            rows = sorted(set(options.samples[name]))
+        asked[name] = options.part.of(rows) if options.part else rows
+        if options.part and not asked[name]:
+            _take_out(name, loaded)
+    if not loaded["tasks"]:
+        raise UsageError(f"no row is left for {options.part}", next="split the run into fewer shards")
+    _drop_empty_groups(loaded["groups"])
+    return {name: asked[name] for name in loaded["tasks"]}
+
+
+def _take_out(name: str, loaded: dict[str, Any]) -> None:
+    del loaded["tasks"][name]
+    for group in loaded["groups"].values():
+        group.pop(name)
 
 
 def _chosen_rows(
@@ -397,15 +443,18 @@ def _root(tasks: Mapping[str, Any]) -> Any:
 # -------------------------------------------------------------------------------------------------------- backend
 
 
-def _make_backend(options: RunOptions) -> Any:
+def _make_backend(options: RunOptions, ranks: Ranks) -> Any:
+    made = backend_class(options.model)
+    if ranks.count > 1 and getattr(made, "own_parallel", None):
+        raise UsageError(
+            f"{options.model} spreads over devices by itself: start it once, not as {ranks.count} processes",
+            next=f"mmla run --model {options.model} --model_args {made.own_parallel}",
+        )
     args = {**options.model_args, **_run_wide(options)}
     given = {"batch_size": options.batch_size, "max_batch_size": options.max_batch_size, "device": options.device}
     _seed(options.seed)
-    try:
-        return backend_class(options.model).create_from_arg_obj(args, given)
-    except ModuleNotFoundError as error:
-        extra = options.model.removeprefix("mmla-")
-        raise MissingExtraError(str(error.name), extra=extra, purpose=options.model) from None
+    with installed(options.model):
+        return made.create_from_arg_obj(args, given)
 
 
 def _fit(backend: Any, options: RunOptions, tasks: Mapping[str, Any], asked: Mapping[str, list[Any]]) -> None:
@@ -534,7 +583,7 @@ def _quiet_lm_eval(write_out: bool) -> Iterator[None]:
 
 
 def _opening_lines(
-    backend: Any, options: RunOptions, folder: RunFolder | None, left_out: Sequence[LeftOut]
+    backend: Any, options: RunOptions, folder: RunFolder | None, left_out: Sequence[LeftOut], ranks: Ranks
 ) -> Iterator[str]:
     described = backend.describe() if hasattr(backend, "describe") else options.model
     protocol = f"{options.protocol} ({options.released_family})" if options.released_family else options.protocol
@@ -545,7 +594,11 @@ def _opening_lines(
         count = folder.journal.torn_lines
         torn = f" ({count} torn line{'s' * (count > 1)} left aside)" if count else ""
         answers = "1 answer" if len(folder.journal) == 1 else f"{len(folder.journal):,} answers"
-        yield f"journal  {folder.journal.path.parent}   {answers} found{torn}"
+        yield f"journal  {folder.journal.folder}   {answers} found{torn}"
+    if options.part:
+        yield f"{options.part}: a part of the rows; when all have run: mmla merge {options.run_dir}"
+    if ranks.count > 1:
+        yield f"{ranks.count} processes share the requests; the progress shown is that of the first"
     for item in left_out:
         yield f"left out {item.task}: {item.why}; {item.next_step}"
 
@@ -556,7 +609,7 @@ def _repeat_lines(repeat: RunOptions, number: int) -> Iterator[str]:
         yield f"repeat {number + 1} of {repeat.repeats}   labels {order}, torch seed {repeat.seed[2]}"
 
 
-def _write(folder: RunFolder, outcome: RunOutcome, options: RunOptions) -> list[Path]:
+def write(folder: RunFolder, outcome: RunOutcome, options: RunOptions) -> list[Path]:
     """Write samples, results and score card; with ``--predict_only`` the samples alone."""
     from harness_ext.reports.scorecard import score_card
 
@@ -564,10 +617,26 @@ def _write(folder: RunFolder, outcome: RunOutcome, options: RunOptions) -> list[
     folder.keep_earlier(asked, repeats=options.repeats)
     for task, rows in outcome.samples.items():
         folder.write_samples(task, rows)
+    samples = folder.output / SAMPLES
     if options.predict_only:
-        return [folder.path / SAMPLES]
-    written = [folder.write_results(outcome.results), folder.write_score_card(score_card(outcome.results))]
-    return [written[0], folder.path / SAMPLES, written[1]]
+        return [samples]
+    return [folder.write_results(outcome.results), samples, folder.write_score_card(score_card(outcome.results))]
+
+
+def _timings(laps: Mapping[str, float], active: Session, backend: Any) -> dict[str, Any]:
+    """Wall time in seconds, by stage of the run and by stage of an answer, and how many questions that is a second."""
+    stages = dict(active.timings.seconds)
+    answer = stages.pop("answer", 0.0)
+    waits = {"decode waits": round(backend.decode_wait_seconds, 3)} if hasattr(backend, "decode_wait_seconds") else {}
+    return {
+        "total": laps["total"],
+        "tasks": laps["tasks"],
+        "load": laps["load"],
+        "answer": round(answer, 3),
+        "score": round(laps["answer and score"] - answer, 3),
+        "stages of answer": {**{stage: round(seconds, 3) for stage, seconds in stages.items()}, **waits},
+        "questions a second": round(active.asked / answer, 3) if active.asked else None,
+    }
 
 
 class _Clock:

@@ -8,46 +8,73 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness_ext.journal import Journal
+from harness_ext.journal import WRITER, Journal
+from harness_ext.ranks import Ranks
+from harness_ext.shards import Shard
 from mmla_tasks.errors import OtherRunError, RunFolderError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 MANIFEST = "run.json"
 RESULTS = "results.json"
 SAMPLES = "samples"
 SCORE_CARD = "scorecard.md"
 JOURNAL = "journal"
+SHARDS = "shards"
+RECORD = "shard.json"
+
+_MOMENT_SECONDS = 10
+"""How long a shard waits for others that are just opening the folder."""
 
 
 class RunFolder:
-    """Opens a run folder for one process and keeps it to one run.
+    """Opens a run folder and keeps it to one run.
+
+    A whole run has the folder for itself. Shards work in it side by side, each with its own part.
 
     Args:
         path: Made when missing.
         identity: What all answers of the folder depend on: model, answer mode, protocol, modality, frame policy,
             decoding. JSON-plain.
+        shard: The part that this run is, if it is one.
+        ranks: The processes that share this run; the first one holds the lock for all.
+
+    Attributes:
+        journal: Answers of all runs and shards in this folder.
+        output: Where results, samples and score card go: the folder itself, or the shard's own in it.
 
     Raises:
         OtherRunError: it belongs to a run that differs (every difference is listed), or another process works in it.
         RunFolderError: it cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], *, shard: Shard | None = None, ranks: Ranks | None = None
+    ) -> None:
         self.path = path
         self.identity = json.loads(json.dumps(identity, default=str))
+        self.output = path / SHARDS / shard.name if shard else path
+        self._shard = shard
+        self._ranks = ranks or Ranks()
+        names = [WRITER, shard and shard.name, self._ranks.index or None]
+        self._writer = "-".join(str(name) for name in names if name)
         self._stack = ExitStack()
 
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock()
-            self.journal = self._stack.enter_context(Journal(self.path / JOURNAL))
+            if self._ranks.is_first:
+                self._lock()
+            self._ranks.wait()
+            self.journal = self._stack.enter_context(Journal(self.path / JOURNAL, self._writer))
             self._refuse_other_runs()
         except OSError as error:
             self._stack.close()
             raise self._unwritable(self.path, error) from None
-        except RunFolderError:
+        except BaseException:
             self._stack.close()
             raise
         return self
@@ -58,30 +85,42 @@ class RunFolder:
         self._stack.close()
 
     def _lock(self) -> None:
+        """Take the folder, or within it the shard. Locks end with their process, however it ends."""
+        whole = self._held(self.path / ".lock", "another process", _MOMENT_SECONDS if self._shard else 0)
+        if self._shard:
+            self._held(self.path / f".lock-{self._shard.name}", f"another process with {self._shard}")
+            whole.release()
+            return
+        for path in sorted(self.path.glob(".lock-*-of-*")):
+            shard = Shard.read(path.name.removeprefix(".lock-").replace("-of-", "/"))
+            self._held(path, f"a process with {shard}").release()
+
+    def _held(self, path: Path, whose: str, timeout: float = 0) -> FileLock:
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=timeout)
         except Timeout:
             raise OtherRunError(
-                f"another process is at work in {self.path}", next="wait for it, or name another --run_dir"
+                f"{whose} is at work in {self.path}", next="wait for it, or name another --run_dir"
             ) from None
         self._stack.callback(lock.release)
+        return lock
 
     def _refuse_other_runs(self) -> None:
         """A folder without answers belongs to nobody: the command that made it may have failed at its start."""
         manifest = self.path / MANIFEST
-        if not manifest.exists() or not len(self.journal):
+        if not manifest.exists() or not any(file.stat().st_size for file in self.journal.folder.iterdir()):
             return
-        owner = _read_mapping(manifest)
+        owner = read_mapping(manifest)
         if owner is None:
             raise OtherRunError("run.json of this folder is damaged", file=manifest, next="name another --run_dir")
-        differences = list(_differences(owner, self.identity))
-        if differences:
+        listed = list(differences(owner, self.identity))
+        if listed:
             raise OtherRunError(
                 f"{self.path} belongs to a run that differs",
-                differs="\n".join(differences),
+                differs="\n".join(listed),
                 next="name another --run_dir, or repeat the command that made it",
             )
 
@@ -89,8 +128,10 @@ class RunFolder:
         """Write down whose folder this is. Called once the model is loaded, so that a failed start claims nothing.
 
         Raises:
+            OtherRunError: a shard of another run has begun to answer meanwhile.
             RunFolderError: it cannot be written.
         """
+        self._refuse_other_runs()
         self._write_text(self.path / MANIFEST, _dumped(self.identity))
 
     def keep_earlier(self, rows: Mapping[str, int], repeats: int = 1) -> Path | None:
@@ -103,30 +144,34 @@ class RunFolder:
         Returns:
             The folder ``earlier-N`` they are in now; None when nothing would be lost.
         """
-        results = _read_mapping(self.path / RESULTS) or {}
+        results = read_mapping(self.output / RESULTS) or {}
         before = results.get("n-samples") or {}
         repeated = results.get("mmla", {}).get("repeats", {}).get("count", 1)
         if repeats >= repeated and all(rows.get(task, 0) >= counts["effective"] for task, counts in before.items()):
             return None
-        aside = self.path / f"earlier-{1 + sum(1 for _ in self.path.glob('earlier-*'))}"
+        aside = self.output / f"earlier-{1 + sum(1 for _ in self.output.glob('earlier-*'))}"
         aside.mkdir()
-        for name in (RESULTS, SAMPLES, SCORE_CARD):
-            if (self.path / name).exists():
-                (self.path / name).rename(aside / name)
+        for name in (RECORD, RESULTS, SAMPLES, SCORE_CARD):
+            if (self.output / name).exists():
+                (self.output / name).rename(aside / name)
         return aside
 
     def write_results(self, results: Mapping[str, Any]) -> Path:
         """Write results.json."""
-        return self._write_text(self.path / RESULTS, _dumped(results))
+        return self._write_text(self.output / RESULTS, _dumped(results))
 
     def write_samples(self, task: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write the samples of one task as JSONL."""
         text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True, default=str) + "\n" for row in rows)
-        return self._write_text(self.path / SAMPLES / f"{task}.jsonl", text)
+        return self._write_text(self.output / SAMPLES / f"{task}.jsonl", text)
 
     def write_score_card(self, markdown: str) -> Path:
         """Write scorecard.md."""
-        return self._write_text(self.path / SCORE_CARD, markdown)
+        return self._write_text(self.output / SCORE_CARD, markdown)
+
+    def write_record(self, record: Mapping[str, Any]) -> Path:
+        """Write shard.json, by which `mmla merge` knows a finished shard."""
+        return self._write_text(self.output / RECORD, _dumped(record))
 
     def _write_text(self, path: Path, text: str) -> Path:
         """Write beside, then rename: a reader, or a full disk, never sees half a file.
@@ -134,9 +179,9 @@ class RunFolder:
         Raises:
             RunFolderError: it cannot be written; the journal is intact.
         """
-        aside = path.with_name(path.name + ".part")
+        aside = path.with_name(f"{path.name}.{self._writer}.part")
         try:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_text(text, encoding="utf-8", newline="\n")
             os.replace(aside, path)
         except OSError as error:
@@ -154,7 +199,7 @@ class RunFolder:
         )
 
 
-def _read_mapping(path: Path) -> dict[str, Any] | None:
+def read_mapping(path: Path) -> dict[str, Any] | None:
     """The object of a JSON file; None when there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -167,13 +212,16 @@ def _dumped(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
-def _differences(owner: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> Iterable[str]:
-    for key in sorted(owner.keys() | now.keys()):
-        before, after, name = owner.get(key), now.get(key), f"{at}{key}"
+def differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], here: str = "there", there: str = "now", at: str = ""
+) -> Iterable[str]:
+    """A line for every value in which two JSON-plain mappings differ; `here` and `there` say which is which."""
+    for key in sorted(one.keys() | other.keys()):
+        before, after, name = one.get(key), other.get(key), f"{at}{key}"
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            yield from _differences(before, after, f"{name}.")
+            yield from differences(before, after, here, there, f"{name}.")
         elif before != after:
-            yield f"{name}: {_shown(before)} there, {_shown(after)} now"
+            yield f"{name}: {_shown(before)} {here}, {_shown(after)} {there}"
 
 
 def _shown(value: Any) -> str:

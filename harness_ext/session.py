@@ -7,6 +7,7 @@ Every backend's `generate_until` is `answer_all(self, instances)`; a backend onl
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ from weakref import WeakSet
 
 from harness_ext.journal import Journal, request_key
 from harness_ext.prefetch import DecodeLimits
+from harness_ext.ranks import Ranks
 from harness_ext.requests import Request, Response
 from harness_ext.timings import Timings
 from mmla_tasks.errors import ClipError, UsageError
@@ -67,6 +69,8 @@ class Session:
     """Torch seed, part of the key of sampled answers."""
     decode_limits: DecodeLimits = field(default_factory=DecodeLimits)
     timings: Timings = field(default_factory=Timings)
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that share the requests."""
     found: int = 0
     """Answers that were taken from the journal."""
     asked: int = 0
@@ -116,35 +120,78 @@ def timings() -> Timings:
     return active.timings if active is not None else Timings()
 
 
+def sampling_seed() -> int | None:
+    """The current run's torch seed, on which sampled answers depend."""
+    active = _current.get()
+    return active.seed if active is not None else None
+
+
 def answer_all(backend: Backend, instances: Sequence[Any]) -> list[Response]:
     """Answer lm-eval's instances, in their order.
 
-    Answers found in the journal are not asked again; every new one is journaled before the next is awaited.
+    Answers found in the journal are not asked again; every new one is journaled before the next is awaited. Where
+    several processes share a run, each asks its part of what is left, and all get all answers.
 
     Raises:
         UsageError: an instance that is not of an MMLA task.
         ClipError: a clip cannot be read and the policy is ``error``.
+        OtherRankError: another process failed.
     """
     active = _current.get() or Session(progress=_TqdmProgress())
     requests = [_request_of(instance, backend) for instance in instances]
     keys = _keys(backend, requests, active)
-    responses = {n: found for n, key in enumerate(keys) if (found := _journaled(active, key)) is not None}
+    responses = _found(keys, active)
     active.found += len(responses)
-    _start(active, requests, responses)
+    todo = _share(backend, requests, [n for n in range(len(requests)) if n not in responses], active.ranks)
+    asked: dict[int, Response] = {}
+    _start(active, [requests[n] for n in (*responses, *todo)], found=len(responses))
     try:
-        todo = [n for n in range(len(requests)) if n not in responses]
-        with closing(_answers(backend, [requests[n] for n in todo], active)) as answers:
+        asking = _answers(backend, [requests[n] for n in todo], active)
+        with active.timings.measure("answer"), closing(asking) as answers:
             for n, response in answers:
                 index = todo[n]
                 if active.journal is not None and not response.skipped:
                     active.journal.add(keys[index], requests[index], response)
                 if active.progress is not None:
                     active.progress.advance(requests[index].task, response)
-                responses[index] = response
+                asked[index] = response
     finally:
         if active.progress is not None:
             active.progress.stop()
+    for part in active.ranks.gather(asked):
+        responses.update(part)
+    _complete(active, keys, requests, responses)
     return [responses[n] for n in range(len(requests))]
+
+
+def _found(keys: Sequence[str], active: Session) -> dict[int, Response]:
+    """Index -> answer in the journal of any rank: machines that share no disk have a journal each."""
+    here = {n: found for n, key in enumerate(keys) if (found := _journaled(active, key)) is not None}
+    everywhere: dict[int, Response] = {}
+    for part in active.ranks.gather(here):
+        everywhere = {**part, **everywhere}
+    return everywhere
+
+
+def _share(backend: Backend, requests: Sequence[Request], todo: list[int], ranks: Ranks) -> list[int]:
+    """This rank's part of what is left to ask: equal questions together, long and short prompts dealt out evenly."""
+    if ranks.count == 1:
+        return todo
+    alike = distinct([requests[n] for n in todo], backend.deterministic)
+    alike.sort(key=lambda same: (len(requests[todo[same[0]]].prompt), same[0]))
+    return sorted(todo[m] for same in ranks.share(alike) for m in same)
+
+
+def _complete(
+    active: Session, keys: Sequence[str], requests: Sequence[Request], responses: Mapping[int, Response]
+) -> None:
+    """Let the first rank's journal hold what others answered, where their files are on another disk."""
+    if active.journal is None or active.ranks.count == 1 or not active.ranks.is_first:
+        return
+    active.journal.read()
+    for n, response in responses.items():
+        if not response.skipped and active.journal.get(keys[n]) is None:
+            active.journal.add(keys[n], requests[n], response)
 
 
 def _request_of(instance: Any, backend: Backend) -> Request:
@@ -267,15 +314,12 @@ def missing_clip(task: str, doc_id: str, clip: Clip, also: int = 0, next: str = 
     )
 
 
-def _start(active: Session, requests: Sequence[Request], found: Mapping[int, Response]) -> None:
-    if active.progress is None:
-        return
-    totals: dict[str, int] = {}
-    done: dict[str, int] = {}
-    for n, request in enumerate(requests):
-        totals[request.task] = totals.get(request.task, 0) + 1
-        done[request.task] = done.get(request.task, 0) + (n in found)
-    active.progress.start(totals, done)
+def _start(active: Session, requests: Sequence[Request], found: int) -> None:
+    """Begin to show progress; the first `found` of the requests are answered."""
+    if active.progress is not None:
+        totals = Counter(request.task for request in requests)
+        done = Counter(request.task for request in requests[:found])
+        active.progress.start(totals, {task: done[task] for task in totals})
 
 
 class _TqdmProgress:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
 
-Stage = Literal["decode", "preprocess", "prefill", "generate", "request", "score"]
-"""``request``: an answer of a server, which does not tell its prefill from its generation."""
+Stage = Literal["answer", "decode", "preprocess", "prefill", "generate", "request"]
+"""``answer``: from the first request to the last answer; the others are parts of it. ``request``: an answer of a
+server, which does not tell its prefill from its generation."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 

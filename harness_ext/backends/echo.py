@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from lm_eval.api.model import LM
@@ -31,6 +33,8 @@ class EchoLM(LM):  # type: ignore[misc]
         unparsed_rate: Share of documents that get an answer without any label.
         seed: Draws depend on seed, task and document id alone, not on order or process.
         answer: As for real backends; ``rank`` adds made-up label scores.
+        delay_ms: Time that each answer takes, in milliseconds.
+        history_file: File to which a line with task and id is added for every request asked, by all processes.
 
     Attributes:
         history: Every request asked, in order.
@@ -47,6 +51,8 @@ class EchoLM(LM):  # type: ignore[misc]
         unparsed_rate: float = 0.0,
         seed: int = 0,
         answer: str = "generate",
+        delay_ms: float = 0.0,
+        history_file: str | None = None,
         on_bad_clip: str = "error",
         batch_size: Any = None,
         max_batch_size: Any = None,
@@ -57,7 +63,7 @@ class EchoLM(LM):  # type: ignore[misc]
         announce(self)
         if unknown:
             name = next(iter(unknown))
-            known = ("script", "rule", "error_rate", "unparsed_rate", "seed", "answer")
+            known = ("script", "rule", "error_rate", "unparsed_rate", "seed", "answer", "delay_ms", "history_file")
             raise ModelError(
                 f"mmla-echo has no argument `{name}`", hint=suggest(name, known), arguments=", ".join(known)
             )
@@ -71,6 +77,8 @@ class EchoLM(LM):  # type: ignore[misc]
         self.unparsed_rate = _share("unparsed_rate", unparsed_rate)
         self.seed = seed
         self.answer_mode = answer
+        self.delay_ms = delay_ms
+        self.history_file = None if history_file is None else Path(history_file)
         self.history: list[Request] = []
 
     def identity(self) -> dict[str, Any]:
@@ -93,11 +101,20 @@ class EchoLM(LM):  # type: ignore[misc]
     def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
         """Answer by script or rule."""
         for n, request in enumerate(requests):
-            self.history.append(request)
+            self._note(request)
             if self.script:
                 yield n, Response(self.script[(len(self.history) - 1) % len(self.script)])
             else:
                 yield n, self._by_rule(request)
+
+    def _note(self, request: Request) -> None:
+        self.history.append(request)
+        if self.history_file is not None:
+            with self.history_file.open(
+                "ab", buffering=0
+            ) as file:  # one write a line: kills and other writers cut none
+                file.write(f"{request.task} {request.id}\n".encode())
+        time.sleep(self.delay_ms / 1000)
 
     def _by_rule(self, request: Request) -> Response:
         rng = random.Random(f"{self.seed}:{request.task}:{request.id}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness_ext.messages import ClipsAs, clips_as, tokenizer_of
+from harness_ext.ranks import Ranks
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 logger = logging.getLogger(__name__)
@@ -279,9 +280,16 @@ def _dtype(name: Any) -> Any:
 
 
 def _default_device() -> str:
+    """The GPU if there is one; of several processes on a machine, each takes its own."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    ranks = Ranks.of_environment()
+    if ranks.count == 1:
+        return "cuda"
+    torch.cuda.set_device(ranks.local_index % torch.cuda.device_count())  # kernels of others look at no tensor
+    return f"cuda:{torch.cuda.current_device()}"
 
 
 def _own_decoding(model: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 VERBS = {
     "run": "evaluate a model and write results, samples and a score card",
+    "merge": "put the shards of a run together, without the model",
     "ls": "list tasks and groups, with what data is there",
     "show": "print rendered prompts, tokens and labels of a task; draw its frames",
     "check": "validate task YAMLs strictly, all faults at once",
@@ -48,13 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_verb(verb: str, arguments: list[str]) -> int:
     from importlib import import_module
 
+    from harness_ext.ranks import Ranks
     from mmla_tasks.errors import MmlaError
 
     try:
         status: int = import_module(f"harness_ext.cli.{verb}").main(arguments)
         return status
     except MmlaError as error:
-        print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        if Ranks.of_environment().is_first:  # all ranks of a run fail together, with one message
+            print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print("\n".join(["interrupted", *getattr(error, "__notes__", ())]), file=sys.stderr)

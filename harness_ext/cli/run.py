@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness_ext.masking import masked_text
+from harness_ext.ranks import Ranks
 from mmla_tasks.errors import MmlaError, OtherRunError, UsageError, suggest
 
 EPILOG = """\
@@ -23,7 +24,8 @@ examples:
   mmla run --model mmla-hf --model_args pretrained=... --tasks mmla --dry_run
   mmla run --model mmla-predictions --model_args answers=answers.jsonl --tasks mmla_emotion_meld_text
 
-The same command goes on where an interrupted run stopped: answers are kept in RUN_DIR/journal.
+The same command goes on where an interrupted run stopped: answers are kept in RUN_DIR/journal. Several processes share
+a run: accelerate launch -m harness_ext.cli run ...; jobs of an array: --shard 1/8. Both in docs/running.md.
 """
 
 
@@ -51,8 +53,8 @@ def _plan(options: Any, console: Any) -> int:
 
 
 def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
-    from harness_ext.cli.progress import RunProgress, clock
-    from harness_ext.reports.console import print_scores
+    from harness_ext.cli.progress import RunProgress
+    from harness_ext.reports.console import time_line
     from harness_ext.run import run
 
     began = time.perf_counter()
@@ -64,24 +66,33 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
         for line in _what_is_safe(options):
             error.add_note(line)
         raise
-    if not args.predict_only:
-        print_scores(outcome.results, console)
+    if not Ranks.of_environment().is_first:
+        return 0
+    print_outcome(outcome, console, scores=not args.predict_only)
     _send_elsewhere(args, outcome)
-    console.print()
-    if outcome.written:
-        names = ", ".join(_relative(path) for path in outcome.written)
-        console.print(f"wrote {names}", markup=False)
-    else:
-        console.print("nothing was written: name a folder with --run_dir to keep results, samples and a score card")
-    laps = ", ".join(
-        f"{name} {seconds:.1f} s" for name, seconds in outcome.results["timings"].items() if name != "total"
-    )
-    console.print(f"time {clock(time.perf_counter() - began)}: {laps}", markup=False)
+    console.print(time_line(outcome.results["timings"], time.perf_counter() - began), markup=False)
     if args.show_config:
         import json
 
         console.print(json.dumps(outcome.results, indent=2, ensure_ascii=False, default=str), markup=False)
     return 0
+
+
+def print_outcome(outcome: Any, console: Any, scores: bool = True) -> None:
+    """Print the table of a run and where its files are."""
+    from harness_ext.reports.console import print_scores
+    from harness_ext.usage import usage_line
+
+    if scores:
+        print_scores(outcome.results, console)
+    console.print()
+    if usage := outcome.results["mmla"].get("usage"):
+        console.print(usage_line(usage))
+    if outcome.written:
+        names = ", ".join(_relative(path) for path in outcome.written)
+        console.print(f"wrote {names}", markup=False)
+    else:
+        console.print("nothing was written: name a folder with --run_dir to keep results, samples and a score card")
 
 
 def _relative(path: Path) -> str:
@@ -93,15 +104,13 @@ def _what_is_safe(options: Any) -> Iterator[str]:
     """After a fault: how many answers are in the journal, for whoever fears that hours were lost."""
     if options.run_dir is None:
         return
-    from harness_ext.journal import FILE_NAME
+    from harness_ext.journal import answer_count
     from harness_ext.run_folder import JOURNAL
 
-    path = options.run_dir / JOURNAL / FILE_NAME
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            count = sum(line.endswith(b"\n") for line in file)  # a line cut by a full disk is no answer
+    folder = options.run_dir / JOURNAL
+    if count := answer_count(folder):
         kept = "1 answer is" if count == 1 else f"{count:,} answers are"
-        yield f"{kept} safe in {path.parent}; the same command goes on from there."
+        yield f"{kept} safe in {folder}; the same command goes on from there."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -137,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("model and tasks").add_argument
     add("--config", "-C", metavar="PATH", help="take arguments from a YAML file; flags override it")
-    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-echo or mmla-predictions")
+    add("--model", "-M", metavar="NAME", help="mmla-hf, mmla-api, mmla-echo or mmla-predictions")
     add(
         "--model_args",
         "-a",
@@ -234,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("output").add_argument
     add("--run_dir", type=Path, metavar="FOLDER", help="journal, results, samples and score card of this run")
+    add("--shard", metavar="I/N", help="answer the I-th of N parts of the rows; mmla merge RUN_DIR puts them together")
     add("--output_path", "-o", metavar="PATH", help="refused: use --run_dir")
     add("--log_samples", "-s", action="store_true", help="samples are always logged")
     add("--predict_only", "-x", action="store_true", help="print no scores")
@@ -256,8 +266,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="tell questions, tokens, clips, decode time, memory and cost, without loading the model",
     )
-    add("--batch_size", "-b", metavar="N", help="requests at once")
+    add("--batch_size", "-b", metavar="N", help="requests at once, or `auto`: as many as a bound of tokens allows")
     add("--max_batch_size", type=int, metavar="N", help="upper bound for --batch_size auto")
+    add("--decode_workers", type=int, metavar="N", help="clips decoded at once (default: one a core, 4 at most)")
+    add(
+        "--decode_memory",
+        metavar="SIZE",
+        help="frames that may be in memory at once: bytes, or such as 512M or 2G of 1024 (default 1G)",
+    )
     add("--device", metavar="NAME", help="such as cuda, cuda:0, cpu")
     add(
         "--seed",
@@ -371,6 +387,7 @@ def _options(args: argparse.Namespace, arguments: list[str]) -> Any:
         on_bad_clip=args.on_bad_clip,
         require_all=args.require_all,
         run_dir=args.run_dir,
+        shard=args.shard,
         limit=args.limit,
         samples=_samples(args.samples),
         num_fewshot=args.num_fewshot,
@@ -378,6 +395,7 @@ def _options(args: argparse.Namespace, arguments: list[str]) -> Any:
         repeats=args.repeats,
         batch_size=args.batch_size,
         max_batch_size=args.max_batch_size,
+        decode_limits=_decode_limits(args),
         device=args.device,
         gen_kwargs=args.gen_kwargs or {},
         system_instruction=args.system_instruction,
@@ -390,6 +408,17 @@ def _options(args: argparse.Namespace, arguments: list[str]) -> Any:
         write_out=args.write_out,
         command=_command(arguments),
     )
+
+
+def _decode_limits(args: argparse.Namespace) -> Any:
+    from harness_ext.prefetch import DecodeLimits, read_bytes
+
+    given: dict[str, int] = {}
+    if args.decode_workers is not None:
+        given["workers"] = args.decode_workers
+    if args.decode_memory is not None:
+        given["memory"] = read_bytes(args.decode_memory, "--decode_memory")
+    return DecodeLimits(**given)
 
 
 def _samples(given: Any) -> Any:
@@ -410,12 +439,13 @@ def _samples(given: Any) -> Any:
 
 
 def _command(arguments: list[str]) -> str:
-    """The command for the record; the run folder is left out, since it changes no number."""
+    """The command for the record; run folder and shard are left out, since they change no number."""
+    left_out = ("--run_dir", "--shard")
     kept: list[str] = []
     skip = False
     for argument in arguments:
-        if skip or argument == "--run_dir" or argument.startswith("--run_dir="):
-            skip = argument == "--run_dir"
+        if skip or argument.split("=")[0] in left_out:
+            skip = argument in left_out
             continue
         kept.append(argument)
     return masked_text(shlex.join(["mmla", "run", *kept]))

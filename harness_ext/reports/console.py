@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness_ext.cli.progress import clock
 from harness_ext.reports.table import averages, notes, rows
 
 ROOM_FOR_PUBLISHED = 125
@@ -69,3 +70,19 @@ def spread(value: float | None, sd: float | None) -> str:
 def interval(low: float, high: float) -> str:
     """Such as ``52.2–61.4``."""
     return f"{low:.1f}–{high:.1f}"
+
+
+def time_line(timings: Mapping[str, Any], elapsed_seconds: float) -> str:
+    """Where the time went, such as ``time 8:47: tasks 1.2 s, load 21.0 s, answer 500.1 s (decode 362.0 s, ...)``.
+
+    Args:
+        timings: That block of the results. Stages of answering overlap: clips are decoded while the model works.
+        elapsed_seconds: Of the whole command.
+    """
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in timings["stages of answer"].items())
+    laps = ", ".join(
+        f"{name} {timings[name]:.1f} s{f' ({stages})' if name == 'answer' and stages else ''}"
+        for name in ("tasks", "load", "answer", "score")
+    )
+    rate = timings["questions a second"]
+    return f"time {clock(elapsed_seconds)}: {laps}" + ("" if rate is None else f"; {rate:,.1f} questions a second")
