@@ -282,15 +282,19 @@ def paired_matrices(
         ValueError: There are no rows, or a name is neither declared nor ``unknown`` nor ``multi``.
     """
     columns = {name: i for i, name in enumerate([*labels, UNKNOWN, MULTI])}
-    answers = list(zip(golds, first, second, strict=True))
-    if not answers or not {name for row in answers for name in row} <= set(columns):
+    if not golds or not {*golds, *first, *second} <= columns.keys():
         raise ValueError(f"no rows, or rows outside the declared labels {list(labels)}")
-    cells, cell_of_row = np.unique([[columns[name] for name in row] for row in answers], axis=0, return_inverse=True)
-    drawn = _drawn_cells(cell_of_row, len(cells), clusters, draws, seed)
+    gold, a, b = (np.array([columns[name] for name in names]) for names in (golds, first, second))
     width = len(columns)
-    gold, a, b = cells.T
+    cells, cell_of_row = np.unique((gold * width + a) * width + b, return_inverse=True)
+    drawn = _drawn_cells(cell_of_row, len(cells), clusters, draws, seed)
     shape = (1 + draws, len(labels), width)
-    return _merged(drawn, gold * width + a, shape), _merged(drawn, gold * width + b, shape)
+    gold_of_cell, answers = np.divmod(cells, width * width)
+    a_of_cell, b_of_cell = np.divmod(answers, width)
+    return (
+        _merged(drawn, gold_of_cell * width + a_of_cell, shape),
+        _merged(drawn, gold_of_cell * width + b_of_cell, shape),
+    )
 
 
 def _drawn_cells(

@@ -12,6 +12,8 @@ VERBS = {
     "show": "print rendered prompts, tokens and labels of a task; draw its frames",
     "check": "validate task YAMLs strictly, all faults at once",
     "report": "write a run as one page that opens offline, with figures, tables and samples",
+    "compare": "compare two runs row by row: which is better, by how much, how sure",
+    "verify": "recompute every number of a run or a bundle from its samples",
     "where": "print the folder of the task YAMLs, for lm_eval --include_path",
     "link": "link the task YAMLs into lm-eval, which then finds them without --include_path",
     "unlink": "take these links away again",

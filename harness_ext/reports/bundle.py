@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -92,12 +93,12 @@ def opened_run(path: Path) -> Iterator[Run]:
         return
     with tempfile.TemporaryDirectory(prefix="mmla-bundle-") as folder:
         _unpack(path, Path(folder))
-        yield read_run(Path(folder))
+        yield replace(read_run(Path(folder)), bundle=path)
 
 
 def is_bundle(run: Run) -> bool:
     """Whether a run came from a bundle, so that texts and prompts are not there."""
-    return (run.path / MANIFEST).is_file()
+    return run.bundle is not None
 
 
 def _unpack(path: Path, folder: Path) -> None:

@@ -24,6 +24,13 @@ class Run:
     path: Path
     results: Mapping[str, Any]
     """The content of results.json."""
+    bundle: Path | None = None
+    """The file that `path` was unpacked from; None for a run folder."""
+
+    @property
+    def where(self) -> Path:
+        """What the user named: the folder, or the bundle."""
+        return self.bundle or self.path
 
     @property
     def facts(self) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness_ext import evaluate
-from harness_ext.reports.bundle import MANIFEST, is_bundle, opened_run, write_bundle
+from harness_ext.reports.bundle import MANIFEST, opened_run, write_bundle
 from harness_ext.reports.run_files import read_run
 from mmla_tasks.errors import RunFilesError
 
@@ -46,11 +46,11 @@ def test_a_bundle_is_read_like_its_run_and_has_equal_bytes(folder: Path, tmp_pat
     first, second = (write_bundle(run, tmp_path / name) for name in ("a.zip", "b.zip"))
     assert first.read_bytes() == second.read_bytes()
     with opened_run(first) as bundled:
-        assert is_bundle(bundled) and bundled.results == run.results
+        assert bundled.where == first and bundled.results == run.results
         answers = [row["answer"] for row in bundled.samples[TASK]]
     assert answers == [row["answer"] for row in run.samples[TASK]]
     with opened_run(folder) as whole:
-        assert not is_bundle(whole) and whole.results == run.results
+        assert whole.where == folder and whole.results == run.results
 
 
 def test_what_is_no_bundle_is_said(folder: Path, tmp_path: Path) -> None:

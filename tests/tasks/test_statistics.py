@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import random
 import time
+from pathlib import Path
 from statistics import NormalDist
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -92,6 +95,34 @@ def test_bootstrap_covers_the_truth() -> None:
         low, high = statistics.bootstrap_macro_f1_interval(pairs, labels, draws=400, seed=seed)
         covered += low <= truth <= high
     assert covered / simulations > 0.86
+
+
+@pytest.fixture(scope="module")
+def coverage() -> ModuleType:
+    """benchmarks/coverage.py, which does the same on 4,000 sets (docs/performance.md)."""
+    spec = importlib.util.spec_from_file_location("coverage", Path(__file__).parents[2] / "benchmarks" / "coverage.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_wilson_covers_the_accuracy_of_4000_sets_like_meld(coverage: ModuleType) -> None:
+    accuracy = float(METRICS["acc"].of_counts(coverage.cells()))
+    hits = np.random.default_rng(11).binomial(coverage.ROWS, accuracy, size=4000)
+    intervals = [statistics.wilson_interval(n, coverage.ROWS) for n in hits.tolist()]
+    assert 0.94 <= np.mean([low <= accuracy <= high for low, high in intervals]) <= 0.96
+
+
+def test_bootstrap_covers_the_macro_f1_of_300_sets_like_meld(coverage: ModuleType) -> None:
+    cells = coverage.cells()
+    truth = METRICS["macro_f1"].of_counts(cells)
+    drawn = np.random.default_rng(12).multinomial(coverage.ROWS, cells.reshape(-1), size=300).reshape(-1, *cells.shape)
+    held = 0
+    for seed, counts in enumerate(drawn):
+        low, high = statistics.bootstrap_macro_f1_interval(coverage.pairs_of(counts), coverage.LABELS, 300, seed)
+        held += low <= truth <= high
+    assert 0.905 <= held / 300 <= 0.985  # 92.5 to 97 % is what 4,000 sets must show; 300 wobble by 2 points
 
 
 def test_bootstrap_of_any_statistic_of_the_matrix() -> None:
