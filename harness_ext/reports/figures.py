@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness_ext.reports.comparison import signed
 from harness_ext.reports.picture import (
     BAND,
     CELL,
@@ -303,14 +304,14 @@ def _reliability_panel(axes: Axes, task: TaskReport) -> None:
 
 def _modality(report: ModalityReport) -> Picture:
     """What video adds to text, task by task, with paired intervals."""
-    gains = [(row.name, row.gain) for row in report.rows if row.gain is not None]
+    gains = [(row.name, row.gain.acc) for row in report.rows if row.gain is not None]
     canvas, axes = empty(8.2, 0.8 + 0.34 * len(gains))
     for y, (_, gain) in enumerate(gains):
         low, high = (100 * end for end in gain.interval)
         marker, face = ("o", OURS) if low > 0 or high < 0 else ("D", PAPER)
         axes.plot([low, high], [y, y], color=INK, linewidth=1.4)
         axes.plot([100 * gain.value], [y], color=OURS, marker=marker, markersize=6, markerfacecolor=face)
-        said = f"{100 * gain.value:+.1f}"
+        said = signed(gain.value)
         axes.text(1.015, y, said, transform=axes.get_yaxis_transform(), va="center", fontweight="bold")
     axes.axvline(0, color=MUTED, linewidth=0.9)
     axes.set_yticks(range(len(gains)), [name for name, _ in gains])
@@ -318,7 +319,7 @@ def _modality(report: ModalityReport) -> Picture:
     what = "points of accuracy that video adds to text, with paired 95 % intervals; open: the interval holds 0"
     axes.set_xlabel(what, loc="left")
     axes.grid(axis="x")
-    told = "; ".join(f"{name} {100 * gain.value:+.1f}" for name, gain in gains)
+    told = "; ".join(f"{name} {signed(gain.value)}" for name, gain in gains)
     described = f"Points of accuracy that video adds to text, with paired 95 % intervals: {told}."
     return finished(canvas, "modality", "What video adds", described)
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from harness_ext.reports.report_data import Score, TaskReport, base_task, first_repeat, is_scored, modality_of
-from harness_ext.reports.run_files import Run, SampleRow
-from mmla_tasks.comparison import Comparison, Difference, PairedRow, PairedTask, compare
+from harness_ext.reports.comparison import RunComparison, compare_runs
+from harness_ext.reports.report_data import Score, TaskReport, base_task, modality_of
+from harness_ext.reports.run_files import Run
+from mmla_tasks.comparison import Difference, TaskComparison
 from mmla_tasks.errors import UsageError
-from mmla_tasks.sources import SOURCES
 
 MODALITIES = ("text+video", "text", "video")
 """In the order of columns; the first one that was run is what the rest of a report describes."""
 
-_FOLLOWS = ("notes", "modality", "tasks", "groups", "left_out", "repeats")
-"""Blocks of the facts that follow from modality and answers: they may differ."""
+_FOLLOWS = ("modality", "question", "frames", "frames shown", "prompts as sent")
+"""Differences between two runs that follow from what they were shown."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,8 @@ class ModalityRow:
     dimension: str
     scores: Mapping[str, Score]
     """Modality -> accuracy of that run."""
-    rows: int
-    """Rows that text+video and text share; 0 where one of them was not run."""
-    clusters: int | None
-    """Dialogues or videos that were resampled; None where rows were."""
-    gain: Difference | None
-    """Accuracy with text, with text and video, and what video adds: over the shared rows, paired."""
+    gain: TaskComparison | None
+    """Text, then text+video, over the rows that both were asked; None where one of them was not run."""
 
 
 @dataclass(frozen=True)
@@ -78,69 +73,41 @@ def modality_report(runs: Sequence[Run], tasks: Sequence[Sequence[TaskReport]]) 
     Args:
         runs: As `in_order` gives them.
         tasks: The measured tasks of each.
+
+    Raises:
+        UsageError: Two of them have no row in common.
     """
     if len(runs) < 2:
         return None
     modalities = [modality_of(run) for run in runs]
-    measured = {
-        modality: {base_task(task.task): task for task in part}
-        for modality, part in zip(modalities, tasks, strict=True)
-    }
-    compared = _compared(dict(zip(modalities, runs, strict=True)))
+    compared = [compare_runs(other, runs[0], anyway=True) for other in runs[1:]]
+    added = compared[0] if modalities[:2] == ["text+video", "text"] else None
+    gains = {base_task(name): task for name, task in added.scores.tasks.items()} if added else {}
+    measured = [{base_task(task.task): task for task in part} for part in tasks]
     return ModalityReport(
         modalities=modalities,
-        rows=[_row(name, measured, compared) for name in measured[modalities[0]]],
-        of_all_rows=compared.all_rows if compared else None,
-        of_datasets=compared.mean_of_tasks if compared else None,
-        differences=list(_differences(runs)),
-    )
-
-
-def _row(name: str, measured: Mapping[str, Mapping[str, TaskReport]], compared: Comparison | None) -> ModalityRow:
-    of_task = compared.tasks.get(name) if compared else None
-    any_of = next(iter(measured.values()))[name]
-    return ModalityRow(
-        name=any_of.name if any_of.name == any_of.dataset else name,
-        dimension=any_of.dimension,
-        scores={modality: tasks[name].acc for modality, tasks in measured.items()},
-        rows=of_task.rows if of_task else 0,
-        clusters=of_task.clusters if of_task else None,
-        gain=of_task.acc if of_task else None,
-    )
-
-
-def _compared(runs: Mapping[str, Run]) -> Comparison | None:
-    """Text against text and video, task by task over the rows that both were asked."""
-    if not {"text", "text+video"} <= runs.keys():
-        return None
-    text, video = _by_base(runs["text"]), _by_base(runs["text+video"])
-    tasks = {name: _paired(runs["text"].tasks[task], text[name][1], video[name][1]) for name, (task, _) in text.items()}
-    tasks = {name: task for name, task in tasks.items() if task.rows}
-    return compare(tasks) if tasks else None
-
-
-def _by_base(run: Run) -> dict[str, tuple[str, Sequence[SampleRow]]]:
-    return {
-        base_task(task): (task, [r for r in first_repeat(rows) if is_scored(r)]) for task, rows in run.samples.items()
-    }
-
-
-def _paired(block: Mapping[str, Any], first: Sequence[SampleRow], second: Sequence[SampleRow]) -> PairedTask:
-    answers = {row["doc"]["id"]: row["answer"]["label"] for row in second}
-    source = SOURCES.get(block["dataset"])
-    return PairedTask(
-        labels=block["labels"],
         rows=[
-            PairedRow(
-                gold=row["doc"]["label"],
-                first=row["answer"]["label"],
-                second=answers[row["doc"]["id"]],
-                cluster=source.cluster_of(row["doc"]["id"]) if source else row["doc"]["id"],
+            ModalityRow(
+                name=task.name.removesuffix("_text"),
+                dimension=task.dimension,
+                scores={modality: part[name].acc for modality, part in zip(modalities, measured, strict=True)},
+                gain=gains.get(name),
             )
-            for row in first
-            if row["doc"]["id"] in answers
+            for name, task in measured[0].items()
         ],
+        of_all_rows=added.scores.all_rows if added else None,
+        of_datasets=added.scores.mean_of_tasks if added else None,
+        differences=[line for one in compared for line in _differences(one)],
     )
+
+
+def _differences(compared: RunComparison) -> Iterator[str]:
+    """What besides the modality differs."""
+    first, second = modality_of(compared.first), modality_of(compared.second)
+    for one in compared.differs:
+        if one.name.split(": ")[0] not in _FOLLOWS:
+            yield f"{one.name}: {first} {one.first}, {second} {one.second}"
+    yield from (f"A is {first}, B is {second}: {objection}" for objection in compared.objections)
 
 
 # ── what does not belong together ─────────────────────────────────────────────────────────────────────────────────
@@ -174,30 +141,3 @@ def _refuse_other_tasks(first: Run, other: Run) -> None:
             },
             next="name runs of the same tasks, or report each alone",
         )
-
-
-def _differences(runs: Sequence[Run]) -> Iterator[str]:
-    """What besides the modality differs, setting by setting; one that a run has no use for is no difference."""
-    settings = [{k: v for k, v in _flat(run.facts) if v is not None} for run in runs]
-    for key in dict.fromkeys(key for found in settings for key in found):
-        said = {modality_of(run): found[key] for run, found in zip(runs, settings, strict=True) if key in found}
-        if len(set(map(str, said.values()))) > 1:
-            yield f"{key}: " + ", ".join(f"{modality} {value}" for modality, value in said.items())
-    for name in map(base_task, runs[0].tasks):
-        blocks = [next(block for task, block in run.tasks.items() if base_task(task) == name) for run in runs]
-        if len({block["data"]["sha256"] for block in blocks}) > 1:
-            yield f"{name}: the data files differ"
-        if len({block["counts"]["asked"] for block in blocks}) > 1:
-            asked = ", ".join(f"{block['modality']} {block['counts']['asked']:,}" for block in blocks)
-            yield f"{name}: rows asked: {asked}"
-
-
-def _flat(facts: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted name; a task and its text-only twin by the name that they share."""
-    for key, value in facts.items():
-        if at or key not in _FOLLOWS:
-            name = f"{at}{base_task(key)}"
-            if isinstance(value, Mapping):
-                yield from _flat(value, f"{name}.")
-            else:
-                yield name, value

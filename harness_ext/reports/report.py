@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness_ext.reports.bundle import is_bundle, write_bundle
+from harness_ext.reports.comparison import signed
 from harness_ext.reports.figures import pictures
 from harness_ext.reports.modality import ModalityReport, in_order, modality_report
 from harness_ext.reports.picture import Picture
@@ -161,7 +162,14 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "interval": interval, "points": points, "cell": _cell, "tex": _tex}
+    environment.filters |= {
+        "percent": percent,
+        "interval": interval,
+        "points": points,
+        "chance": chance,
+        "cell": _cell,
+        "tex": _tex,
+    }
     environment.globals |= {"METRICS": METRICS, "inline": lambda picture: Markup(picture.inline)}
     return environment
 
@@ -190,8 +198,12 @@ def interval(value: Score | tuple[float, float]) -> str:
 
 def points(difference: Difference) -> str:
     """A difference with its interval, such as ``+1.8 (−0.3 to +3.9)``."""
-    signed = (f"{100 * v:+.1f}".replace("-", "−") for v in (difference.value, *difference.interval))
-    return "{} ({} to {})".format(*signed)
+    return "{} ({} to {})".format(*map(signed, (difference.value, *difference.interval)))
+
+
+def chance(p: float) -> str:
+    """A p-value."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _cell(value: Any) -> str:

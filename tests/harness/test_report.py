@@ -300,12 +300,16 @@ def test_modalities_are_paired_row_by_row(
     assert told["modality"] == "text+video", "the fullest is described"
     (row,) = told["modalities"]["rows"]
     scores = {name: score["value"] for name, score in row["scores"].items()}
-    assert list(scores) == ["text+video", "text", "video"] and row["rows"] == 140 and row["clusters"] == 28
-    gain = row["gain"]["second"] - row["gain"]["first"]
+    assert list(scores) == ["text+video", "text", "video"] and row["gain"]["rows"] == 140
+    assert row["gain"]["clusters"] == 28, "dialogues are drawn, not rows"
+    gain = row["gain"]["acc"]["second"] - row["gain"]["acc"]["first"]
     assert gain == pytest.approx(scores["text+video"] - scores["text"])
-    low, high = row["gain"]["interval"]
-    assert 0 < low < gain < high
-    assert told["modalities"]["differences"] == ["model.error_rate: text+video 0.1, text 0.5, video 0.6"]
+    low, high = row["gain"]["acc"]["interval"]
+    assert 0 < low < gain < high and row["gain"]["corrected"] < 0.001
+    assert told["modalities"]["differences"] == [
+        "model: error_rate: text 0.5, text+video 0.1",
+        "model: error_rate: video 0.6, text+video 0.1",
+    ]
     page = (tmp_path / "report.html").read_text()
     assert "What video adds" in page and 'id="modality"' in page
     assert f"{100 * gain:+.1f}" in (tmp_path / "report.md").read_text()
