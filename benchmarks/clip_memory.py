@@ -1,4 +1,4 @@
-"""Peak memory of `mmla run` over 200 and 2,000 clips, with a tiny Qwen2-VL; eager frames for comparison. Linux.
+"""Peak memory of `mmla run` over 200 and 2,000 clips, with a tiny Qwen2-VL. Linux.
 
 python benchmarks/clip_memory.py [FEW MANY]
 
@@ -13,11 +13,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MODEL_ARGS = "dtype=float32,num_frames=2,max_pixels=50000"
@@ -39,31 +36,10 @@ class Measured:
 # ── what is measured, in a process of its own ─────────────────────────────────────────────────────────────────────
 
 
-def in_turn(batches: Any, load: Any, use: Any, *, waited: Any, **bounds: Any) -> Iterator[Any]:
-    """`prefetched` without prefetch."""
-    for batch in batches:
-        began = time.perf_counter()
-        loaded = [load(item) for item in batch]
-        waited(time.perf_counter() - began)
-        yield use(batch, loaded)
-
-
-def eager(batches: Any, load: Any, use: Any, *, waited: Any, **bounds: Any) -> Iterator[Any]:
-    """All frames are decoded first and kept, as a harness does that puts ready images into its requests."""
-    began = time.perf_counter()
-    everything = [(batch, [load(item) for item in batch]) for batch in batches]
-    waited(time.perf_counter() - began)
-    for batch, loaded in everything:
-        yield use(batch, loaded)
-
-
-def child(way: str, arguments: list[str]) -> int:
-    """Run `mmla` with frames loaded in this way, and print the peak of this process."""
-    from harness_ext.backends import hf
+def child(arguments: list[str]) -> int:
+    """Run `mmla`, and print the peak of this process."""
     from harness_ext.cli import main as mmla
 
-    if way != "prefetched":
-        hf.prefetched = {"in turn": in_turn, "eager": eager}[way]  # type: ignore[attr-defined]
     status = mmla(arguments)
     print(f"peak {peak_megabytes():.1f} MB")
     return status
@@ -107,11 +83,11 @@ def tiny_model(folder: Path) -> Path:
     return made
 
 
-def measure(way: str, requests: int, *, model: Path, data: Path, work: Path, cache_gigabytes: float = 0) -> Measured:
+def measure(requests: int, *, model: Path, data: Path, work: Path, cache_gigabytes: float = 0) -> Measured:
     """Run `mmla run` over the first `requests` rows in a new process; a run folder of its own, caches in `work`."""
     run_dir = Path(tempfile.mkdtemp(dir=work))
     command = [
-        sys.executable, __file__, "--child", way, "run", "--model", "mmla-hf", "--tasks", TASK, "--data_dir", str(data),
+        sys.executable, __file__, "--child", "run", "--model", "mmla-hf", "--tasks", TASK, "--data_dir", str(data),
         "--model_args", f"pretrained={model},{MODEL_ARGS}", "--gen_kwargs", "max_gen_toks=1", "--batch_size", "4",
         "--limit", str(requests), "--run_dir", str(run_dir),
     ]  # fmt: skip
@@ -132,40 +108,32 @@ def measure(way: str, requests: int, *, model: Path, data: Path, work: Path, cac
     return Measured(requests, peak, timings["answer and score"], timings["decode waits"])
 
 
-WAYS = (
-    ("one batch ahead: `mmla run`", "cold", "prefetched", 4),
-    ("one batch ahead: `mmla run`", "warm", "prefetched", 4),
-    ("batch after batch, none ahead", "off", "in turn", 0),
-    ("all at the start: eager", "off", "eager", 0),
-)
-
-
 def main() -> int:
     few, many = (int(count) for count in sys.argv[1:3]) if len(sys.argv) > 2 else (200, 2000)
-    print("| frames are decoded | frame cache | requests | peak memory | to the fewer | a request | of it waits |")
-    print("|---|---|---:|---:|---:|---:|---:|", flush=True)
+    print("| frame cache | requests | peak memory | to the fewer | a request | of it waits |")
+    print("|---|---:|---:|---:|---:|---:|", flush=True)
     good = True
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_data(work / "data", many)
         model = tiny_model(work / "model")
-        for name, cache, way, gigabytes in WAYS:
-            runs = []
+        for cache in ("cold", "warm"):
+            fewer = 0.0
             for count in (few, many):
-                caches = work / f"{gigabytes} {count}"
+                caches = work / str(count)
                 caches.mkdir(exist_ok=True)
-                run = measure(way, count, model=model, data=work / "data", work=caches, cache_gigabytes=gigabytes)
-                runs.append(run)
-                ratio = run.peak_megabytes / runs[0].peak_megabytes
+                run = measure(count, model=model, data=work / "data", work=caches, cache_gigabytes=4)
+                fewer = fewer or run.peak_megabytes
+                ratio = run.peak_megabytes / fewer
                 each, wait = (1000 * seconds / count for seconds in (run.seconds, run.wait_seconds))
                 print(
-                    f"| {name} | {cache} | {count:,} | {run.peak_megabytes:,.0f} MB | {ratio:.2f} "
-                    f"| {each:.0f} ms | {wait:.0f} ms |",
+                    f"| {cache} | {count:,} | {run.peak_megabytes:,.0f} MB | {ratio:.2f} | {each:.0f} ms "
+                    f"| {wait:.0f} ms |",
                     flush=True,
                 )
-                good = good and (way == "eager" or ratio <= 1.1)
+                good = good and ratio <= 1.1
     return 0 if good else 1
 
 
 if __name__ == "__main__":
-    sys.exit(child(sys.argv[2], sys.argv[3:]) if sys.argv[1:2] == ["--child"] else main())
+    sys.exit(child(sys.argv[2:]) if sys.argv[1:2] == ["--child"] else main())

@@ -16,10 +16,11 @@ import resource
 import subprocess
 import sys
 import tempfile
-import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from decode_memory import Held, watch
 
 ROOT = Path(__file__).parents[1]
 TASK = "mmla_emotion_meld"
@@ -79,7 +80,7 @@ def in_own_process(way: str, requests: int, model: Path, data: Path) -> dict[str
 def measured(way: str, model: str, data: str, requests: int) -> dict[str, float]:
     """Evaluate, and give in MiB what the process and what frames held at their peaks."""
     held = Held()
-    (decode_at_once if way == "eager" else note_decoded)(held)
+    (decode_at_once if way == "eager" else watch)(held)
     asked = ask_with_mmla(model, requests) if way == "run" else ask_with_lm_eval(model, requests)
     assert asked == requests
     return {"peak": peak_mebibytes(), "held": held.most / 2**20}
@@ -123,36 +124,6 @@ def ask_with_lm_eval(model: str, requests: int) -> int:
         log_samples=True,
     )
     return len(done["samples"][TASK])
-
-
-class Held:
-    """Bytes of things that are alive, and the most there ever were."""
-
-    def __init__(self) -> None:
-        self.now = self.most = 0
-
-    def note(self, thing: Any, size: int) -> None:
-        """Count `size` bytes until `thing` is gone."""
-        self.now += size
-        self.most = max(self.most, self.now)
-        weakref.finalize(thing, self._drop, size)
-
-    def _drop(self, size: int) -> None:
-        self.now -= size
-
-
-def note_decoded(held: Held) -> None:
-    """Note the frames of every clip that is decoded."""
-    from harness_ext import video
-
-    decode = video.decode
-
-    def noting(*args: Any, **kwargs: Any) -> Any:
-        frames = decode(*args, **kwargs)
-        held.note(frames.frames_THWC, frames.frames_THWC.nbytes)
-        return frames
-
-    video.decode = noting
 
 
 def decode_at_once(held: Held) -> None:

@@ -15,6 +15,8 @@ import json
 import math
 import os
 import tempfile
+import threading
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import lru_cache
 from io import BufferedReader
@@ -38,7 +40,8 @@ FORMAT: Final = 1
 def frames_of(clip: Clip, policy: FramePolicy, *, who: str = "") -> Frames:
     """Give the frames of `clip` that `policy` names, from the cache where it has them, else decoded.
 
-    The frames are the same either way, fingerprint included.
+    The frames are the same either way, fingerprint included. Two threads that ask for the same at the same time get the
+    same object, decoded once: several tasks ask about the same clips.
 
     Args:
         clip: Which file, and from when to when in it.
@@ -50,6 +53,33 @@ def frames_of(clip: Clip, policy: FramePolicy, *, who: str = "") -> Frames:
         MissingExtraError: The reader or Pillow is not installed.
         UsageError: ``MMLA_FRAME_CACHE_GB`` is no size.
     """
+    asked = (*clip.values(), policy)
+    with _lock:
+        first = asked not in _decoding
+        decoding = _decoding.setdefault(asked, Future())
+    if not first:
+        wait([decoding])
+        if decoding.exception() is None:
+            return decoding.result()
+        return _cached(clip, policy, who)  # the error names who asks
+    try:
+        frames = _cached(clip, policy, who)
+        decoding.set_result(frames)
+        return frames
+    except BaseException as error:
+        decoding.set_exception(error)
+        raise
+    finally:
+        with _lock:
+            del _decoding[asked]
+
+
+_lock = threading.Lock()
+_decoding: dict[tuple[Any, ...], Future[Frames]] = {}
+"""What some thread is getting now: clip and frame policy -> the frames to come."""
+
+
+def _cached(clip: Clip, policy: FramePolicy, who: str) -> Frames:
     bound = _bound_bytes()
     if not bound:
         return video.decode(clip, policy, who=who)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -13,6 +13,8 @@ from mmla_tasks.errors import UsageError, suggest
 
 Rule = Literal["uniform", "fps", "released_linspace", "released_midpoint", "released_stride"]
 Reader = Literal["pyav", "decord"]
+FRAME_ARGUMENTS = ("num_frames", "fps", "max_frames", "max_pixels", "video_reader")
+"""Model arguments that make a frame policy."""
 RATE_RULES: tuple[Rule, ...] = ("fps", "released_stride")
 """Rules that take `fps` and `max_frames`; the others take `num_frames`."""
 
@@ -192,6 +194,22 @@ class FramePolicy:
             max_pixels=_whole("max_pixels", max_pixels, cls.max_pixels) or 0,
             reader=video_reader or cls.reader,
         )
+
+    @classmethod
+    def chosen(cls, args: Mapping[str, Any], released: Mapping[str, Any] | None = None) -> FramePolicy:
+        """The policy that model arguments ask for; where they choose no frames, that of a released family.
+
+        Args:
+            args: Those of `FRAME_ARGUMENTS` are read.
+            released: Arguments of `from_args`.
+
+        Raises:
+            UsageError: As in `from_args`.
+        """
+        given = {name: args.get(name) for name in FRAME_ARGUMENTS}
+        if released and all(given[name] is None for name in FRAME_ARGUMENTS if name != "video_reader"):
+            return cls.from_args(**released, video_reader=given["video_reader"])
+        return cls.from_args(**given)
 
     def choose(self, ticks: Sequence[int], end: int | Fraction, tick_seconds: Fraction, rate: Fraction) -> list[int]:
         """Pick frames of a clip; positions in `ticks`, ascending, repeated only under the released rules.

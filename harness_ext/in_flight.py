@@ -43,7 +43,8 @@ class InFlight:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def close(self) -> None:
-        """End the loop and its thread."""
+        """End whatever still runs on the loop, then the loop and its thread."""
+        self.call(_end_others)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -98,3 +99,10 @@ class InFlight:
             ahead.done(index)
             if response is not None:
                 yield index, response
+
+
+async def _end_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -6,7 +6,6 @@ recorded. So the results are those of a run that was never split, and nothing is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -17,8 +16,9 @@ from typing import Any
 from lm_eval.api.model import LM
 
 from harness_ext.frame_policy import FramePolicy
+from harness_ext.reports.run_files import SampleRow, read_rows
 from harness_ext.requests import Request, Response
-from harness_ext.run import RunOptions, RunOutcome, answered, prepared, write
+from harness_ext.run import RunOptions, RunOutcome, answered, binding_arguments, prepared, write
 from harness_ext.run_folder import MANIFEST, RECORD, SAMPLES, SHARDS, RunFolder, differences, read_mapping
 from harness_ext.session import Session, announce
 from harness_ext.shards import SCHEMA, Shard
@@ -39,28 +39,26 @@ class FinishedShard:
     record: Mapping[str, Any]
 
     @property
+    def options(self) -> RunOptions:
+        """Those of the whole run."""
+        given = self.record["options"]
+        return RunOptions(**{**given, "include_path": [Path(path) for path in given["include_path"]], "shard": None})
+
+    @property
     def common(self) -> dict[str, Any]:
         """What all shards of one run have in common: options, and all that results say of the model."""
-        options = {k: v for k, v in self.record["options"].items() if k not in _MAY_DIFFER}
-        return {**options, **self.record["backend"]}
+        options = {name: value for name, value in self.record["options"].items() if name not in _MAY_DIFFER}
+        return {**options, "model_args": binding_arguments(self.options), **self.record["backend"]}
 
-    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def rows(self) -> Iterator[tuple[str, SampleRow]]:
         """Task and sample row, of every task it ran.
 
         Raises:
-            DataError: a samples file is gone or damaged.
+            RunFilesError: a samples file is gone or damaged.
         """
         for task in self.record["tasks"]:
-            file = self.folder / SAMPLES / f"{task}.jsonl"
-            try:
-                yield from ((task, json.loads(line)) for line in file.read_bytes().splitlines())
-            except (OSError, ValueError) as error:
-                raise DataError(
-                    f"the samples of {self.shard} cannot be read",
-                    file=file,
-                    why=error,
-                    next="run the shard again: its answers are in the journal",
-                ) from None
+            for row in read_rows(self.folder / SAMPLES / f"{task}.jsonl"):
+                yield task, row
 
 
 def merge(run_dir: Path, announce: Any = None) -> RunOutcome:
@@ -82,7 +80,7 @@ def merge(run_dir: Path, announce: Any = None) -> RunOutcome:
     with RunFolder(run_dir, manifest) as folder:
         shards = _finished(run_dir)
         _refuse_different(shards)
-        options = _options(shards[0])
+        options = shards[0].options
         replay = Replay(shards, options)
         say(f"{len(replay.rows):,} answers of {', '.join(str(part.shard) for part in shards)}")
         with prepared(options) as this:
@@ -123,12 +121,6 @@ def _refuse_different(shards: Sequence[FinishedShard]) -> None:
             )
 
 
-def _options(part: FinishedShard) -> RunOptions:
-    """The options of the whole run."""
-    given = part.record["options"]
-    return RunOptions(**{**given, "include_path": [Path(path) for path in given["include_path"]], "shard": None})
-
-
 class Replay(LM):  # type: ignore[misc]
     """Stands in for the model of finished shards: gives their responses, and says of itself what they recorded.
 
@@ -154,7 +146,7 @@ class Replay(LM):  # type: ignore[misc]
         policy = self.about["frame_policy"]
         self.frame_policy = FramePolicy(**policy) if policy else None
         self._repeat = count()
-        self.rows: dict[tuple[int, str, str], dict[str, Any]] = {}
+        self.rows: dict[tuple[int, str, str], SampleRow] = {}
         for part in shards:
             for task, row in part.rows():
                 self.rows.setdefault((row.get("repeat", 0), task, row["doc"]["id"]), row)

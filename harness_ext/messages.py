@@ -247,6 +247,48 @@ def token_counts(processor: Any, prompts: Sequence[str], *, chat: bool, at_once:
     return [len(ids) for some in slices for ids in tokenizer(some, add_special_tokens=not chat)["input_ids"]]
 
 
+def engine_prompt(
+    processor: Any,
+    prompt: str,
+    frames: Frames | None = None,
+    *,
+    chat: bool,
+    template: str | None = None,
+    max_pixels: int | None = None,
+) -> dict[str, Any]:
+    """Turn a final prompt and its frames into what vLLM takes; its processor then does as `model_inputs` does.
+
+    Args:
+        processor: A processor or a tokenizer.
+        prompt: The final prompt.
+        frames: One clip's frames. None asks without video.
+        chat: As for `model_inputs`.
+        template: As for `model_inputs`.
+        max_pixels: As for `model_inputs`.
+
+    Returns:
+        Token ids with one place for the video, or one for each image; the frames; the processor's arguments.
+
+    Raises:
+        ModelError: The prompt has no place or several places for its video.
+    """
+    clip: dict[str, Any] = {}
+    if frames is not None and clips_as(processor) == "images":
+        _check_places([prompt], VIDEO, processor.image_token)
+        prompt = prompt.replace(VIDEO, image_places(processor, len(frames), chat=chat, template=template))
+        options = {"images_kwargs": _image_options(processor, max_pixels)}
+        clip = {"multi_modal_data": {"image": list(frames.frames_THWC)}, "mm_processor_kwargs": options}
+    elif frames is not None:
+        from harness_ext.video import frames_metadata
+
+        prompt = place_video(processor, prompt)
+        _check_places([prompt], processor.video_token)
+        video = (frames.frames_THWC, {**frames_metadata(frames), "do_sample_frames": False})
+        options = {"videos_kwargs": _video_options(processor, [frames], max_pixels)}
+        clip = {"multi_modal_data": {"video": [video]}, "mm_processor_kwargs": options}
+    return {"prompt_token_ids": tokenizer_of(processor).encode(prompt, add_special_tokens=not chat), **clip}
+
+
 def _check_places(prompts: Sequence[str], *tokens: str) -> None:
     for prompt in prompts:
         if (places := sum(prompt.count(token) for token in tokens)) != 1:

@@ -7,21 +7,23 @@ taken to be like them.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lm_eval.api.model import LM
 
 from harness_ext.frame_policy import FramePolicy
 from harness_ext.labels import answer_lead, longest_answer
-from harness_ext.messages import clips_as, has_chat_template, model_inputs, render_chat, template_text, tokenizer_of
+from harness_ext.messages import clips_as, has_chat_template, model_inputs, render_chat, template_text, token_counts
 from harness_ext.plugin import backend_class
 from harness_ext.prefetch import DecodeLimits
 from harness_ext.requests import Request, Response
 from harness_ext.session import announce, distinct
+from harness_ext.usage import Prices
 from mmla_tasks.errors import ClipError
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 PROBES: Final = 24
 """Clips of a task that are decoded, spread evenly over its rows."""
-FRAME_ARGUMENTS: Final = ("num_frames", "fps", "max_pixels", "video_reader", "max_frames")
 SOURCE_ARGUMENTS: Final = ("revision", "tokenizer", "trust_remote_code", "gguf_file")
 
 
@@ -66,7 +67,9 @@ class TaskPlan:
     requests: int
     """Distinct questions: equal ones are asked once."""
     text_tokens: int | None
-    """Prompt tokens of the requests without those of video; None where the backend has no tokenizer here."""
+    """Prompt tokens of the requests without those of video; None where the backend reads no tokens."""
+    estimated: bool
+    """Whether tokens are guessed, since the tokenizer is a server's."""
     new_tokens: int
     """Tokens that may be generated at most."""
     missing: int
@@ -77,7 +80,7 @@ class TaskPlan:
     @property
     def prompt_tokens(self) -> int | None:
         """Tokens of text and video together."""
-        if self.text_tokens is None:
+        if self.text_tokens is None or (self.clips and self.clips.tokens is None):
             return None
         return self.text_tokens + ((self.clips.tokens or 0) if self.clips else 0)
 
@@ -90,7 +93,15 @@ class RunPlan:
     left_out: list[LeftOut]
     frame_policy: FramePolicy | None
     limits: DecodeLimits
-    notes: list[str] = field(default_factory=list)
+    prices: Prices
+
+    @property
+    def cost(self) -> float | None:
+        """What all answers cost at most; None without prices, or where tokens of video are not known."""
+        prompts = [task.prompt_tokens for task in self.tasks]
+        if None in prompts:
+            return None
+        return self.prices.cost(sum(tokens or 0 for tokens in prompts), sum(task.new_tokens for task in self.tasks))
 
     @property
     def decode_seconds(self) -> float:
@@ -121,9 +132,10 @@ class CountingLM(LM):  # type: ignore[misc]
         self.deterministic = bool(backend_class(model).deterministic)
         self.requests: list[Request] = []
         self.processor = _processor(model_args)
+        self._server = ServerTokens(model_args) if model == "mmla-api" else None
         self.model_config = _config(model_args) if self.processor is not None else None
-        self.frame_policy = FramePolicy.from_args(**{name: model_args.get(name) for name in FRAME_ARGUMENTS})
-        self._frames_chosen = any(model_args.get(name) is not None for name in FRAME_ARGUMENTS[:3])
+        self._model_args = model_args
+        self.frame_policy = FramePolicy.chosen(model_args)
         self._template: str | None = None
 
     @property
@@ -151,8 +163,7 @@ class CountingLM(LM):  # type: ignore[misc]
 
     def follow(self, family: Family) -> None:
         """Show frames as the released code does for a family; frames that the user chose stay."""
-        if family.frames and not self._frames_chosen:
-            self.frame_policy = FramePolicy.from_args(**family.frames, video_reader=self.frame_policy.reader)
+        self.frame_policy = FramePolicy.chosen(self._model_args, family.frames)
 
     @property
     def tokenizer_name(self) -> str:
@@ -174,21 +185,24 @@ class CountingLM(LM):  # type: ignore[misc]
 
     # ---- counting ------------------------------------------------------------------------------------------------
 
+    @property
+    def estimates(self) -> bool:
+        """Whether tokens are guessed."""
+        return self._server is not None
+
     def text_tokens(self, requests: Sequence[Request]) -> int | None:
         """Tokens of all prompts, the one of each video place among them."""
+        if self._server is not None:
+            return sum(self._server.of_text(request.prompt) for request in requests)
         if self.processor is None:
             return None
-        tokenizer = tokenizer_of(self.processor)
-        texts = {chat: [r.prompt for r in requests if r.chat is chat] for chat in (True, False)}
-        return sum(
-            len(ids)
-            for chat, prompts in texts.items()
-            if prompts
-            for ids in tokenizer(prompts, add_special_tokens=not chat)["input_ids"]
-        )
+        chats, plain = ([r.prompt for r in requests if r.chat is chat] for chat in (True, False))
+        return sum(token_counts(self.processor, chats, chat=True) + token_counts(self.processor, plain, chat=False))
 
     def clip_tokens(self, request: Request, frames: Frames) -> int | None:
         """Tokens that a clip's frames add to its prompt."""
+        if self._server is not None:
+            return self._server.of_frames(frames)
         if self.processor is None:
             return None
         shown = model_inputs(
@@ -200,6 +214,36 @@ class CountingLM(LM):  # type: ignore[misc]
             max_pixels=self.frame_policy.max_pixels or None,
         )
         return int(shown["input_ids"].shape[1]) - (self.text_tokens([request]) or 0)
+
+
+class ServerTokens:
+    """A guess at the tokens of a server whose tokenizer is not here.
+
+    Args:
+        model_args: Of `mmla-api`.
+    """
+
+    def __init__(self, model_args: Mapping[str, Any]) -> None:
+        clips_as = model_args.get("clips_as", "auto")
+        self._as_images = clips_as == "images" or (clips_as == "auto" and "base_url" not in model_args)
+        self._detail = model_args.get("image_detail") or "high"
+
+    def of_text(self, prompt: str) -> int:
+        """Four bytes a token, as English has with most tokenizers."""
+        return math.ceil(len(prompt.encode()) / 4)
+
+    def of_frames(self, frames: Frames) -> int | None:
+        """Images of GPT-4o; None for frames in any other form.
+
+        85 tokens each and, unless the detail is low, 170 for each tile of 512 x 512 pixels, the image shrunk to fit
+        2048 x 2048 and its shorter side to 768 (OpenAI's guide to vision, "calculating costs").
+        """
+        if not self._as_images:
+            return None
+        height, width = frames.frames_THWC.shape[1:3]
+        scale = min(1.0, 2048 / max(height, width), 768 / min(height, width))
+        tiles = math.ceil(height * scale / 512) * math.ceil(width * scale / 512)
+        return len(frames) * (85 if self._detail == "low" else 85 + 170 * tiles)
 
 
 def make_plan(options: RunOptions) -> RunPlan:
@@ -215,7 +259,7 @@ def make_plan(options: RunOptions) -> RunPlan:
         this.evaluate(this.ready(counting), this.options)
     tasks = [_task_plan(name, task, counting, options) for name, task in this.tasks.items()]
     policy = counting.frame_policy if any(task.clips for task in tasks) else None
-    return RunPlan(tasks, this.left_out, policy, options.decode_limits)
+    return RunPlan(tasks, this.left_out, policy, options.decode_limits, _prices(options.model_args))
 
 
 def _task_plan(name: str, task: Any, counting: CountingLM, options: RunOptions) -> TaskPlan:
@@ -229,6 +273,7 @@ def _task_plan(name: str, task: Any, counting: CountingLM, options: RunOptions) 
         rows=len(asked),
         requests=len(questions),
         text_tokens=counting.text_tokens(questions),
+        estimated=counting.estimates,
         new_tokens=sum(_new_tokens(request, options.answer_mode) for request in questions),
         missing=len(asked) - len(there),
         clips=_estimate([request for request in questions if request.clip is not None], counting),
@@ -290,6 +335,10 @@ def _probes(requests: Sequence[Request], counting: CountingLM) -> Iterator[_Prob
         took = time.perf_counter() - began
         tokens = counting.clip_tokens(request, frames)
         yield _Probe(frames.duration_seconds, took, frames.frames_THWC.nbytes, tokens)
+
+
+def _prices(model_args: Mapping[str, Any]) -> Prices:
+    return Prices(model_args.get("price_in"), model_args.get("price_out"))
 
 
 def _processor(model_args: Mapping[str, Any]) -> Any:

@@ -17,6 +17,7 @@ BACKENDS = {
     "mmla-echo": "harness_ext.backends.echo:EchoLM",
     "mmla-hf": "harness_ext.backends.hf:HFLabelLM",
     "mmla-predictions": "harness_ext.backends.predictions:PredictionsLM",
+    "mmla-vllm": "harness_ext.backends.vllm:VLLMLabelLM",
 }
 """Name -> ``module:class``, loaded on first use."""
 

@@ -98,6 +98,7 @@ class Ahead(Generic[Item, Loaded]):
     ) -> None:
         limits = limits or DecodeLimits()
         self.depth = depth
+        self.workers = limits.workers
         self.waited_seconds = 0.0
         self._items: Iterator[Item] = iter(items)
         self._load, self._cost, self._size, self._memory = load, cost, size, limits.memory
@@ -196,14 +197,17 @@ class Ahead(Generic[Item, Loaded]):
 
 def in_batches(
     ahead: Ahead[Item, Loaded],
+    full: Callable[[Sequence[Loaded]], bool],
     joins: Callable[[Sequence[Loaded], Loaded], bool],
     use: Callable[[dict[Item, Loaded]], Used],
 ) -> Iterator[Used]:
     """Fill batches with what is loaded, in order, and use each while the next is loaded.
 
     Args:
-        ahead: As much as the largest batch so far is kept loading.
-        joins: Whether a loaded thing still fits into a batch; one is always let in.
+        ahead: As much as the largest batch so far is kept loaded, and one more for each of its threads, which then need
+            not stop at the end of a batch.
+        full: Whether nothing more can join a batch, whatever it is: then nothing more is waited for.
+        joins: Whether a loaded thing still fits into a batch that is not full; one is always let in.
         use: Called in this thread. The loaded things are dropped when it returns.
 
     Yields:
@@ -213,8 +217,8 @@ def in_batches(
         Exception: What loading raised, when everything before it has been used and yielded.
     """
     while ahead:
-        batch = _filled(ahead, joins)
-        ahead.depth = max(ahead.depth, len(batch))
+        batch = _filled(ahead, full, joins)
+        ahead.depth = max(ahead.depth, len(batch) + ahead.workers)
         ahead.advance()
         used = use(batch)
         items = list(batch)
@@ -224,9 +228,13 @@ def in_batches(
         yield used
 
 
-def _filled(ahead: Ahead[Item, Loaded], joins: Callable[[Sequence[Loaded], Loaded], bool]) -> dict[Item, Loaded]:
+def _filled(
+    ahead: Ahead[Item, Loaded],
+    full: Callable[[Sequence[Loaded]], bool],
+    joins: Callable[[Sequence[Loaded], Loaded], bool],
+) -> dict[Item, Loaded]:
     batch = dict([ahead.take()])
-    while ahead and (head := ahead.head) is not None:
+    while ahead and (head := ahead.head) is not None and not full(list(batch.values())):
         ahead.wait()
         if head.exception() is not None or not joins(list(batch.values()), head.result()):
             break

@@ -37,12 +37,6 @@ from mmla_tasks.root import SAMPLE_NOTE
 
 log = logging.getLogger(__name__)
 
-CHANGES_NO_ANSWER = (
-    *("answer", "batch_size", "max_batch_size", "max_batch_tokens", "device"),  # the answer mode stands by itself
-    *("num_concurrent", "requests_per_minute", "max_retries", "timeout", "api_key_env", "price_in", "price_out"),
-)
-"""Model arguments that may differ from command to command of one run folder."""
-
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -284,10 +278,9 @@ def _open_folder(options: RunOptions, ranks: Ranks) -> RunFolder:
 
 def _folder_identity(options: RunOptions) -> dict[str, Any]:
     """What all answers of a folder share. Tasks, limit, batch size and device may change from command to command."""
-    args = {k: v for k, v in options.model_args.items() if k not in CHANGES_NO_ANSWER}
     return {
         "model": options.model,
-        "model_args": masked(args),
+        "model_args": binding_arguments(options),
         "answer": options.answer_mode,
         "protocol": options.protocol,
         "released_family": options.released_family,
@@ -299,6 +292,16 @@ def _folder_identity(options: RunOptions) -> dict[str, Any]:
         "system_instruction": options.system_instruction,
         **({"label_order": order} if (order := _shuffled(options)) else {}),
     }
+
+
+def binding_arguments(options: RunOptions) -> dict[str, Any]:
+    """The model arguments in which the commands of one run folder must agree.
+
+    A backend names others, which change no answer, in its `FREE_ARGUMENTS`.
+    """
+    free = ("batch_size", "max_batch_size", "device", "answer")
+    free += tuple(getattr(backend_class(options.model), "FREE_ARGUMENTS", ()))
+    return masked({name: value for name, value in options.model_args.items() if name not in free})
 
 
 # ------------------------------------------------------------------------------------------------ tasks and clips

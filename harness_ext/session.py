@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,10 @@ class Backend(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on besides the request, answer mode and frame policy: model, adapter. JSON-plain."""
+        """What an answer depends on besides the request, answer mode and frame policy: model, adapter. JSON-plain.
+
+        Where adapters differ from task to task, `task_identity(task)` adds the one of a task.
+        """
         ...
 
 
@@ -174,12 +177,18 @@ def _found(keys: Sequence[str], active: Session) -> dict[int, Response]:
 
 
 def _share(backend: Backend, requests: Sequence[Request], todo: list[int], ranks: Ranks) -> list[int]:
-    """This rank's part of what is left to ask: equal questions together, long and short prompts dealt out evenly."""
+    """This rank's part of what is left to ask: long and short prompts dealt out evenly.
+
+    Equal questions, and questions about one clip, stay together: they are asked, or decoded, once.
+    """
     if ranks.count == 1:
         return todo
-    alike = distinct([requests[n] for n in todo], backend.deterministic)
-    alike.sort(key=lambda same: (len(requests[todo[same[0]]].prompt), same[0]))
-    return sorted(todo[m] for same in ranks.share(alike) for m in same)
+    together: dict[Any, list[int]] = {}
+    for number, alike in enumerate(distinct([requests[n] for n in todo], backend.deterministic)):
+        clip = requests[todo[alike[0]]].clip
+        together.setdefault(clip["path"] if clip else number, []).extend(todo[m] for m in alike)
+    dealt = sorted(together.values(), key=lambda same: (len(requests[same[0]].prompt), same[0]))
+    return sorted(n for same in ranks.share(dealt) for n in same)
 
 
 def _complete(
@@ -210,10 +219,11 @@ def _keys(backend: Backend, requests: Sequence[Request], active: Session) -> lis
     asked_how = {**backend.identity(), "answer": backend.answer_mode}
     policy = getattr(backend, "frame_policy", None)
     shown_how = {**asked_how, "frame_policy": policy.to_dict()} if policy is not None else asked_how
+    of_task: Callable[[str], dict[str, Any]] = getattr(backend, "task_identity", lambda task: {})
     return [
         request_key(
             request,
-            model=shown_how if request.clip else asked_how,
+            model={**(shown_how if request.clip else asked_how), **of_task(request.task)},
             clip_digest=_clip_digest(request, active),
             seed=active.seed,
         )

@@ -26,7 +26,8 @@ from harness_ext.backends.api_server import (
     Server,
     WithheldError,
 )
-from harness_ext.frame_policy import FramePolicy
+from harness_ext.backends.processor_lm import check_choice, unknown_argument
+from harness_ext.frame_policy import FRAME_ARGUMENTS, FramePolicy
 from harness_ext.labels import answer_grammar, answer_lead, longest_answer
 from harness_ext.masking import is_secret, masked
 from harness_ext.messages import VIDEO, Message
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
 CLIPS_AS: Final = ("auto", "frames", "images", "video", "file")
 """How a clip is sent: its frames as one video, its frames as images, its file, or the file's path."""
-FRAME_ARGUMENTS: Final = ("num_frames", "fps", "max_frames", "max_pixels")
+COPIES: Final = 4
+"""A clip in flight takes its frames, their base64 and the body that is sent, of at most 4/3 of them each."""
 FAILED_IN_A_ROW: Final = 16
 """So many requests without an answer, none answered between them, end the run: the server is down."""
 
@@ -127,6 +129,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     MULTIMODAL = True  # whether the model takes clips, only the server knows
     PACKAGES = ("openai", "av", "decord")
+    FREE_ARGUMENTS = (*(field.name for field in fields(Manners)), "api_key_env", "price_in", "price_out")
     deterministic = True  # as far as a server's greedy decoding is
     has_chat_template = True
 
@@ -135,7 +138,6 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         announce(self)
         self.options, manners = read_arguments(args)
         self.prices = Prices(self.options.price_in, self.options.price_out)
-        self.answer_mode = self.options.answer
         self._server = Server(self.options.base_url, self.options.api_key_env, manners)
         self._known = self._offered_models()
         self.clips_as = self._clips_as()
@@ -161,10 +163,9 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def _frame_policy(self) -> FramePolicy | None:
         """None where the server itself picks the frames of a file."""
-        names = (*FRAME_ARGUMENTS, "video_reader")
         if self.clips_as in ("frames", "images"):
-            return FramePolicy.from_args(**{name: getattr(self.options, name) for name in names})
-        for name in names:
+            return FramePolicy.chosen(vars(self.options))
+        for name in FRAME_ARGUMENTS:
             if getattr(self.options, name) is not None:
                 raise ModelError(
                     f"{name} says nothing with clips_as={self.clips_as}: the server picks the frames",
@@ -210,6 +211,11 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     # ---- what the journal and the results ask ------------------------------------------------------------------
 
+    @property
+    def answer_mode(self) -> str:
+        """``generate`` or ``constrained``."""
+        return self.options.answer
+
     def identity(self) -> dict[str, Any]:
         """JSON-plain: the server, its model, and the form of requests, as far as an answer depends on it."""
         options = self.options
@@ -228,16 +234,13 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
 
     def describe(self) -> str:
         """One line for the screen: model, server, and how clips are shown."""
-        frames = (
-            f"{self.frame_policy.describe()} as {self.clips_as}" if self.frame_policy else f"clips as {self.clips_as}"
-        )
-        return f"mmla-api  {self.options.model} at {self._server.url}  {frames}"
+        shown = self.frame_policy.describe() if self.frame_policy else "clips"
+        return f"mmla-api  {self.options.model} at {self._server.url}  {shown} as {self.clips_as}"
 
     def follow(self, family: Family) -> None:
         """Show frames as the released code does for a family; frames that the user chose stay."""
-        chosen = any(getattr(self.options, name) is not None for name in FRAME_ARGUMENTS)
-        if family.frames and self.frame_policy and not chosen:
-            self.frame_policy = FramePolicy.from_args(**family.frames, video_reader=self.options.video_reader)
+        if self.frame_policy is not None:
+            self.frame_policy = FramePolicy.chosen(vars(self.options), family.frames)
 
     # ---- answering ---------------------------------------------------------------------------------------------
 
@@ -257,7 +260,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             Ahead(
                 range(len(requests)),
                 lambda n: self._question(requests[n]),
-                cost=lambda n: frame_bytes(requests[n], policy) if policy else 0,
+                cost=lambda n: COPIES * frame_bytes(requests[n], policy) if policy else 0,
                 limits=decode_limits(),
                 depth=flight.bound,
             ) as ahead,
@@ -425,14 +428,13 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
             MalformedReplyError: It holds no answer, or not one of the answer forms where they were asked for.
             WithheldError: The provider kept the answer back.
         """
-        choices = getattr(reply, "choices", None)
+        choices, usage = getattr(reply, "choices", None), getattr(reply, "usage", None)
         if not choices:
             raise MalformedReplyError("a reply without an answer")
-        ended, usage = choices[0].finish_reason, reply.usage
+        ended, text = getattr(choices[0], "finish_reason", None), said(choices[0])
         if ended == "content_filter":
             raise WithheldError("the provider's content filter kept the answer back")
         cut = ended == "length"
-        text = said(choices[0])
         if self.answer_mode == "constrained" and not cut:
             text = self._answer_form(question.request, text)
         return Response(
@@ -487,18 +489,18 @@ def said(choice: Any) -> str:
     """The text of a choice, with the reasoning that some servers set apart put back before it.
 
     Raises:
-        MalformedReplyError: There is neither a message nor a text.
+        MalformedReplyError: There is no text.
     """
     message = getattr(choice, "message", None)
     if message is None:
         text = getattr(choice, "text", None)
-        if not isinstance(text, str):
-            raise MalformedReplyError("a reply without a message")
-        return text
-    text = message.content or getattr(message, "refusal", None) or ""
+    else:
+        text = getattr(message, "content", None) or getattr(message, "refusal", None) or ""
+    if not isinstance(text, str):
+        raise MalformedReplyError("a reply without a text")
     reasoning = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
     if not reasoning:
-        return str(text)
+        return text
     return f"<think>{reasoning}</think>{text}" if text else f"<think>{reasoning}"
 
 
@@ -531,17 +533,9 @@ def read_arguments(args: Mapping[str, Any]) -> tuple[Options, Manners]:
                 next="export OPENAI_API_KEY=...      api_key_env=NAME names another variable",
             )
         if name not in options | manners:
-            known = sorted(options | manners)
-            hint = "did you mean `model`?" if name == "pretrained" else suggest(name, known)
-            raise ModelError(f"Unknown model argument '{name}'", hint=hint, known=", ".join(known))
+            raise unknown_argument(name, sorted(options | manners))
     made = Options(**{name: value for name, value in given.items() if name in options})
     return made, Manners(**{name: _number(name, value) for name, value in given.items() if name in manners})
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise a `ModelError` that names the allowed values."""
-    if value not in allowed:
-        raise ModelError(f"{name}='{value}' is not one of {', '.join(allowed)}", hint=suggest(str(value), allowed))
 
 
 def _number(name: str, value: Any) -> Any:

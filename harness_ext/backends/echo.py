@@ -41,6 +41,7 @@ class EchoLM(LM):  # type: ignore[misc]
     """
 
     MULTIMODAL = True
+    FREE_ARGUMENTS = ("delay_ms", "history_file")
     deterministic = False  # answers belong to documents, not to questions
 
     def __init__(
@@ -110,9 +111,7 @@ class EchoLM(LM):  # type: ignore[misc]
     def _note(self, request: Request) -> None:
         self.history.append(request)
         if self.history_file is not None:
-            with self.history_file.open(
-                "ab", buffering=0
-            ) as file:  # one write a line: kills and other writers cut none
+            with self.history_file.open("ab", buffering=0) as file:  # one write a line, which no kill cuts
                 file.write(f"{request.task} {request.id}\n".encode())
         time.sleep(self.delay_ms / 1000)
 

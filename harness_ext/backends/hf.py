@@ -25,6 +25,7 @@ from harness_ext.backends.hf_batch import (
     ran_out_of_memory,
     release_memory,
 )
+from harness_ext.backends.hf_load import Loaded, ModelSource, check_packages, end_tokens, load
 from harness_ext.backends.processor_lm import ProcessorLM, ranked, unknown_argument
 from harness_ext.labels import answer_grammar, answer_lead, longest_answer
 from harness_ext.messages import model_inputs, token_counts
@@ -36,7 +37,6 @@ from harness_ext.session import decode_limits, timings
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 if TYPE_CHECKING:
-    from harness_ext.backends.hf_load import Loaded
     from harness_ext.frame_policy import FramePolicy
     from harness_ext.timings import Stage, Timings
 
@@ -73,6 +73,7 @@ class HFLabelLM(ProcessorLM):
     """What can change an answer; their versions stand in the results."""
 
     NAME = "mmla-hf"
+    FREE_ARGUMENTS = ("max_batch_tokens",)
 
     options: Options
 
@@ -82,12 +83,10 @@ class HFLabelLM(ProcessorLM):
         # Read when torch is loaded. Threads that spin while they wait keep the cores from the decoders: 202 ms of CPU
         # time for a clip without this, 178 ms with it (benchmarks/peers.py).
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from harness_ext.backends import hf_load
-
         source, options = split_arguments(pretrained, args)
-        hf_load.check_packages(source)
+        check_packages(source)
         super().__init__(options)
-        self._use(hf_load.load(source))
+        self._use(load(source))
 
     def _use(self, loaded: Loaded) -> None:
         from harness_ext.backends.hf_rank import LabelScorer
@@ -123,9 +122,7 @@ class HFLabelLM(ProcessorLM):
     @property
     def end_tokens(self) -> list[int]:
         """Token ids with which the model ends an answer; the tokenizer's own end token, if it is one, comes first."""
-        ends = self.model.generation_config.eos_token_id
-        found = [ends] if isinstance(ends, int) else list(ends or [])
-        return sorted(found, key=lambda token: token != self.tokenizer.eos_token_id)
+        return end_tokens(self.model.generation_config, self.tokenizer)
 
     def reply(self, question: Question) -> str:
         """One free answer, outside of any journal."""
@@ -152,9 +149,9 @@ class HFLabelLM(ProcessorLM):
             cost=lambda index: self._cost(requests[index]),
             size=lambda prepared: prepared.nbytes if prepared else 0,
             limits=limits,
-            depth=max(limits.workers, self._bound.prompts or 1),
+            depth=limits.workers + (self._bound.prompts or 0),
         ) as ahead:
-            for answered in in_batches(ahead, self._joins, self._answer_batch):
+            for answered in in_batches(ahead, self._is_full, self._joins, self._answer_batch):
                 self.decode_wait_seconds = waited_before + ahead.waited_seconds
                 yield from answered
 
@@ -199,8 +196,13 @@ class HFLabelLM(ProcessorLM):
         dtypes = {k: self.model.dtype if v.is_floating_point() and v.ndim > 1 else v.dtype for k, v in inputs.items()}
         return Prepared(question.without_frames(), {k: v.to(dtypes[k]) for k, v in inputs.items()})
 
+    def _is_full(self, batch: Sequence[Prepared | None]) -> bool:
+        """Whether nothing more fits into a batch, however short."""
+        lengths = [one.length for one in batch if one is not None]
+        return bool(lengths) and not self._bound.allows([*lengths, 0])
+
     def _joins(self, batch: Sequence[Prepared | None], another: Prepared | None) -> bool:
-        """Whether a question still fits into a batch; frames of two batches must fit into memory."""
+        """Whether a question fits into a batch that is not full; frames of two batches must fit into memory."""
         asked = [one for one in (*batch, another) if one is not None]
         if another is None or len(asked) == 1:
             return True
@@ -305,14 +307,12 @@ class HFLabelLM(ProcessorLM):
 # ---- arguments ---------------------------------------------------------------------------------------------------
 
 
-def split_arguments(pretrained: str, args: Mapping[str, Any]) -> tuple[Any, Options]:
+def split_arguments(pretrained: str, args: Mapping[str, Any]) -> tuple[ModelSource, Options]:
     """Sort `--model_args` into what to load and how to ask.
 
     Raises:
         ModelError: An argument is unknown, or its value is not among the allowed ones.
     """
-    from harness_ext.backends.hf_load import ModelSource
-
     source = {f.name for f in fields(ModelSource)} - {"pretrained"}
     options = {f.name for f in fields(Options)}
     for name in args:

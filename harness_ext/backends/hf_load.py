@@ -89,9 +89,9 @@ def load(source: ModelSource) -> Loaded:
     config = _load_config(source)
     processor = _load_processor(source, config)
     model = _load_model(source, config, processor)
-    own_decoding = _own_decoding(model)
+    decoding = own_decoding(getattr(model, "generation_config", None))
     _with_clean_generation(model, tokenizer_of(processor))
-    loaded = Loaded(model, processor, clips_as(processor), _identity(source, model, config), own_decoding)
+    loaded = Loaded(model, processor, clips_as(processor), _identity(source, model, config), decoding)
     if source.peft is not None:
         loaded.model = _with_adapter(source.peft, loaded)
         loaded.identity["peft"] = {"path": source.peft, "digest": folder_digest(Path(source.peft))}
@@ -292,12 +292,46 @@ def _default_device() -> str:
     return f"cuda:{torch.cuda.current_device()}"
 
 
-def _own_decoding(model: Any) -> dict[str, Any]:
-    """What the checkpoint's generation settings say about choosing tokens."""
-    own = getattr(model, "generation_config", None)
+def load_generation(pretrained: str, config: Any, **how: Any) -> Any:
+    """The checkpoint's own generation settings, as a loaded model has them; arguments as for `load_processor`."""
+    from transformers import GenerationConfig
+
+    source = ModelSource(pretrained, **how)
+    try:
+        return GenerationConfig.from_pretrained(str(source.folder or pretrained), revision=source.revision)
+    except OSError:  # there is no such file
+        return GenerationConfig.from_model_config(config)
+
+
+def layer_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Layer name -> shape of its weight, for a model of this config without its weights.
+
+    Empty where transformers has no class for it.
+    """
+    import torch
+    import transformers
+
+    kind = transformers.AutoModelForMultimodalLM if _is_multimodal(config) else transformers.AutoModelForCausalLM
+    if type(config) not in kind._model_mapping:
+        return {}
+    with torch.device("meta"):
+        model = kind.from_config(config)
+    weights = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
+    return {name: tuple(weight.shape) for name, weight in weights if weight is not None}
+
+
+def own_decoding(own: Any) -> dict[str, Any]:
+    """What a checkpoint's generation settings say about choosing tokens."""
     said = {} if own is None else own.to_diff_dict()
     names = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
     return {name: said[name] for name in names if said.get(name) is not None}
+
+
+def end_tokens(own: Any, tokenizer: Any) -> list[int]:
+    """Token ids that end an answer: those of the generation settings, and the tokenizer's own, which comes first."""
+    ends = getattr(own, "eos_token_id", None)
+    found = [ends] if isinstance(ends, int) else list(ends or [])
+    return list(dict.fromkeys([*([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]), *found]))
 
 
 def _with_clean_generation(model: Any, tokenizer: Any) -> None:
@@ -308,13 +342,10 @@ def _with_clean_generation(model: Any, tokenizer: Any) -> None:
     """
     from transformers import GenerationConfig
 
-    own = getattr(model, "generation_config", None)
-    ends = getattr(own, "eos_token_id", None)
-    ends = [ends] if isinstance(ends, int) else list(ends or [])
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
-        ends.append(tokenizer.eos_token_id)
     model.generation_config = GenerationConfig(
-        eos_token_id=ends or None, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+        eos_token_id=end_tokens(getattr(model, "generation_config", None), tokenizer) or None,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
     )
 
 

@@ -41,7 +41,7 @@ class Options:
 
     answer: str = "generate"
     """``generate``, ``constrained`` or ``rank``."""
-    batch_size: int | str = 1
+    batch_size: int | str | None = 1
     """Prompts in a batch, or ``auto``."""
     max_batch_size: int | None = None
     """Upper bound for ``auto``."""
@@ -90,8 +90,7 @@ class ProcessorLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         from harness_ext.frame_policy import FramePolicy
 
         self.options = options
-        names = ("num_frames", "fps", "max_pixels", "video_reader", "max_frames")
-        self.frame_policy = FramePolicy.from_args(**{name: getattr(options, name) for name in names})
+        self.frame_policy = FramePolicy.chosen(vars(options))
         self._template: str | None = None
         self._opening: list[Message] = []
         self._answer_tokens: dict[tuple[Any, ...], AnswerTokens] = {}
@@ -208,11 +207,7 @@ class ProcessorLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         """Show frames and begin chats as the released code does for a family; frames that the user chose stay."""
         from harness_ext.frame_policy import FramePolicy
 
-        chosen = any(
-            getattr(self.options, name) is not None for name in ("num_frames", "fps", "max_frames", "max_pixels")
-        )
-        if family.frames and not chosen:
-            self.frame_policy = FramePolicy.from_args(**family.frames, video_reader=self.options.video_reader)
+        self.frame_policy = FramePolicy.chosen(vars(self.options), family.frames)
         if family.opening is not None and self.has_chat_template:
             self._opening = self._opening_turns(family, family.opening)
 
@@ -293,7 +288,8 @@ def with_opening(history: Sequence[Message], opening: Sequence[Message]) -> list
 
 def unknown_argument(name: str, known: Sequence[str]) -> ModelError:
     """The error for a model argument that nobody reads."""
-    return ModelError(f"Unknown model argument '{name}'", hint=suggest(name, known), known=", ".join(known))
+    listed = ", ".join(known) if len(known) < 50 else None
+    return ModelError(f"Unknown model argument '{name}'", hint=suggest(name, known), known=listed)
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ def print_plan(plan: RunPlan, console: Console) -> None:
 def _cells(task: TaskPlan) -> Iterator[str]:
     clips = task.clips
     yield f"{task.requests:,}"
-    yield _count(task.prompt_tokens, about=clips is not None)
+    yield _count(task.prompt_tokens, about=clips is not None or task.estimated)
     yield _count(clips.tokens, about=True) if clips else "–"
     yield f"{task.new_tokens:,}"
     yield f"{clips.count:,}" if clips else "–"
@@ -49,7 +49,7 @@ def _totals(tasks: list[TaskPlan]) -> Iterator[str]:
     video = [estimate.tokens for estimate in clips]
     missing = sum(task.missing for task in tasks)
     yield f"{sum(task.requests for task in tasks):,}"
-    yield _count(None if None in prompts else sum(n or 0 for n in prompts), about=bool(clips))
+    yield _count(None if None in prompts else sum(n or 0 for n in prompts), about=bool(clips) or tasks[0].estimated)
     yield _count(None if not video or None in video else sum(n or 0 for n in video), about=True)
     yield f"{sum(task.new_tokens for task in tasks):,}"
     yield f"{sum(estimate.count for estimate in clips):,}" if clips else "–"
@@ -69,10 +69,14 @@ def _lines(plan: RunPlan) -> Iterator[str]:
         yield f"{rows - asked:,} of {rows:,} rows repeat a question, which is asked once"
     yield from _about_clips(plan)
     if any(task.text_tokens is None for task in plan.tasks):
-        yield "tokens: this backend has no tokenizer here"
+        yield "tokens: this backend reads none"
+    elif plan.tasks[0].estimated:
+        images = "; images as GPT-4o counts them" if any(task.clips for task in plan.tasks) else ""
+        yield f"tokens: guessed at four bytes each, since the tokenizer is the server's{images}"
+    if plan.cost is not None:
+        yield f"cost: ~{plan.cost:,.2f} at most, for {plan.prices.prompt:g} and {plan.prices.new:g} a million tokens"
     for item in plan.left_out:
         yield f"left out {item.task}: {item.why}; {item.next_step}"
-    yield from plan.notes
     yield "a plan: no model was loaded and nothing was asked"
 
 

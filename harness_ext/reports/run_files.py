@@ -58,7 +58,7 @@ class Run:
         Raises:
             RunFilesError: A samples file is missing or damaged.
         """
-        return {task: list(_rows(self.path / SAMPLES / f"{task}.jsonl")) for task in self.tasks}
+        return {task: list(read_rows(self.path / SAMPLES / f"{task}.jsonl")) for task in self.tasks}
 
 
 def read_run(path: Path) -> Run:
@@ -111,7 +111,12 @@ def _results(file: Path) -> dict[str, Any]:
     return value
 
 
-def _rows(file: Path) -> Iterator[SampleRow]:
+def read_rows(file: Path) -> Iterator[SampleRow]:
+    """The rows of a samples file.
+
+    Raises:
+        RunFilesError: It is missing or damaged.
+    """
     try:
         lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines: texts hold other line separators
     except OSError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-FAULTS = ("429", "429 date", "500", "503", "hang", "cut", "empty", "no json", "drop")
+FAULTS = ("429", "429 date", "500", "503", "hang", "cut", "empty", "odd", "no json", "drop")
 HANG_SECONDS = 6.0
 RETRY_AFTER_SECONDS = 1
 
@@ -149,6 +149,12 @@ def _handler(state: Loopback) -> type[BaseHTTPRequestHandler]:
                     self._send_text(200, json.dumps(done)[:-20])
                 case "empty":
                     self._send(200, {**done, "choices": []})
+                case "odd":
+                    self._send(200, {**done, "choices": ["?"]})
+                case "filtered":
+                    self._send(200, {**done, "choices": [{**done["choices"][0], "finish_reason": "content_filter"}]})
+                case "429 for an hour":
+                    self._send(429, _error("slow down"), {"retry-after": "3600"})
                 case "no json":
                     self._send_text(200, "<html>busy</html>", "text/html")
                 case "drop":
@@ -177,7 +183,7 @@ def _handler(state: Loopback) -> type[BaseHTTPRequestHandler]:
 
 
 def _error(message: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "test", "code": None}}
+    return {"error": {"message": message, "type": "test", "code": None if " " in message else message}}
 
 
 def _completion(text: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,9 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -213,3 +216,39 @@ def test_processes_share_the_cache(folder: Path, draw: ModuleType, tmp_path: Pat
 def test_import_is_light() -> None:
     code = "import sys, harness_ext.frame_cache; print(sorted({'av', 'decord', 'PIL', 'numpy'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_two_threads_that_ask_for_the_same_get_it_decoded_once(
+    decoded: list[str], drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMLA_FRAME_CACHE_GB", "0")
+    both_ask, asked = threading.Event(), []
+    decode = video.decode
+
+    def slow(*args: Any, **kwargs: Any) -> Frames:
+        assert both_ask.wait(10)
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(video, "decode", slow)
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            asked.append(pool.submit(frames_of, clip_of(drawn), FramePolicy()))
+        time.sleep(0.1)
+        both_ask.set()
+        one, other = (future.result() for future in asked)
+    assert one is other
+    assert len(decoded) == 1
+    assert frames_of(clip_of(drawn), FramePolicy()) is not one
+    assert len(decoded) == 2
+
+
+def test_each_of_two_threads_is_told_of_a_bad_clip_in_its_own_name(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"nothing")
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(frames_of, clip_of(bad), FramePolicy(), who=who) for who in ("this one", "that one")]
+    assert [("this one" in str(f.exception()), "that one" in str(f.exception())) for f in futures] == [
+        (True, False),
+        (False, True),
+    ]
+    assert not frame_cache._decoding

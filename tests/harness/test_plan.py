@@ -61,6 +61,29 @@ def test_missing_and_broken_clips_are_counted_not_raised(tmp_path: Path) -> None
     assert (task.clips.probed, task.clips.unreadable, task.clips.seconds) == (1, 1, 0)
 
 
+def api_plan(**options: Any) -> Any:
+    args = {"model": "gpt-4o", "price_in": 2.5, "price_out": 10, **options.pop("model_args", {})}
+    return make_plan(RunOptions(model="mmla-api", model_args=args, **options))
+
+
+def test_cost_is_that_of_guessed_prompts_and_the_longest_answers(meld_root: Path) -> None:
+    plan = api_plan(tasks=[TASK], data_dir=str(meld_root))
+    (task,) = plan.tasks
+    assert task.estimated and 42 * 60 < task.prompt_tokens < 42 * 120
+    assert plan.cost == pytest.approx((task.prompt_tokens * 2.5 + 42 * 64 * 10) / 1e6, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("args", "tokens"),
+    [({}, 4 * 255), ({"image_detail": "low"}, 4 * 85), ({"base_url": "http://localhost:1/v1"}, None)],
+)
+def test_images_cost_tokens_where_it_is_known_how_many(args: dict[str, str], tokens: int | None) -> None:
+    plan = api_plan(tasks=["mmla_emotion_meld"], data_dir="sample:14", model_args=args)
+    (task,) = plan.tasks
+    assert task.clips.tokens == (tokens and 14 * tokens)
+    assert (plan.cost is None) is (tokens is None)
+
+
 def test_the_command_prints_the_plan_and_asks_nothing(
     mmla: Callable[..., Any], meld_root: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from harness_ext.ranks import Ranks
 from harness_ext.requests import Request
 from harness_ext.session import _share
+from mmla_tasks.records import Clip
 
 
 class Model:
@@ -64,3 +66,11 @@ def test_a_backend_that_spreads_by_itself_is_started_once(
     ran = mmla("run", "--model", "mmla-echo", "--tasks", "mmla_emotion_meld_text", "--data_dir", meld_root)
     assert ran.status == 2 and "start it once, not as 4 processes" in ran.err
     assert "--model_args data_parallel_size=N" in ran.err
+
+
+def test_questions_about_one_clip_stay_together() -> None:
+    clips = [Clip(path=f"{n % 6}.mp4", start_seconds=0.0, end_seconds=None, size=9, mtime_ns=1) for n in range(24)]
+    requests = [replace(request(n, f"prompt {n}"), clip=clip) for n, clip in enumerate(clips)]
+    parts = [_share(Model(True), requests, list(range(24)), Ranks(i, 2)) for i in range(2)]  # type: ignore[arg-type]
+    files = [{clips[n]["path"] for n in part} for part in parts]
+    assert not files[0] & files[1] and list(map(len, parts)) == [12, 12]

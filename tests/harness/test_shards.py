@@ -152,6 +152,12 @@ def test_missing_rows_are_named_with_what_to_run(mmla: Command, root: Path, tmp_
     assert not (tmp_path / "results.json").exists()
 
 
+def test_arguments_that_change_no_answer_may_differ(mmla: Command, root: Path, tmp_path: Path) -> None:
+    assert mmla(*command(root), "--model_args", "delay_ms=0", "--run_dir", tmp_path, "--shard", "1/2").status == 0
+    assert mmla(*command(root), "--model_args", "delay_ms=0.01", "--run_dir", tmp_path, "--shard", "2/2").status == 0
+    assert mmla("merge", tmp_path).status == 0
+
+
 def test_shards_of_other_runs_are_told_apart(mmla: Command, root: Path, tmp_path: Path) -> None:
     assert mmla(*command(root), "--limit", 8, "--run_dir", tmp_path, "--shard", "1/2").status == 0
     assert mmla(*command(root), "--limit", 9, "--run_dir", tmp_path, "--shard", "2/2").status == 0
@@ -251,6 +257,6 @@ def test_samples_that_are_gone_or_damaged(mmla: Command, root: Path, tmp_path: P
     split(mmla, root, tmp_path, 2)
     file = tmp_path / "shards" / "2-of-2" / "samples" / f"{TASK}.jsonl"
     file.write_bytes(file.read_bytes()[:-30])
-    refused(mmla("merge", tmp_path), "the samples of shard 2 of 2 cannot be read", str(file))
+    refused(mmla("merge", tmp_path), "of the samples is damaged", str(file))
     file.unlink()
-    refused(mmla("merge", tmp_path), "the samples of shard 2 of 2 cannot be read", "run the shard again")
+    refused(mmla("merge", tmp_path), "the samples of a task cannot be read", str(file))

@@ -8,9 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
@@ -157,20 +156,14 @@ def test_the_model_sees_the_frames_of_decode(tiny_qwen2_vl: Path, monkeypatch: p
         assert np.array_equal(pixel_values.numpy(), expected.numpy())
 
 
-def test_memory_does_not_grow_with_the_requests(tmp_path: Path, tiny_qwen2_vl: Path) -> None:
+def test_memory_does_not_grow_with_the_requests(
+    tmp_path: Path, tiny_qwen2_vl: Path, benchmark_named: Callable[[str], Any]
+) -> None:
     """The benchmark's own measure, on a tenth of its requests; frames that stayed would weigh 83 MiB."""
-    benchmark = by_path(ROOT / "benchmarks" / "clip_memory_stock.py")
+    benchmark = benchmark_named("clip_memory_stock")
     few, many = 64, 320
     data = benchmark.drawn_data(tmp_path / "data", many)
     peaks = [benchmark.in_own_process("lazy", n, tiny_qwen2_vl, data)["peak"] for n in (few, many)]
     frames = (many - few) * benchmark.FRAMES * benchmark.SIDE**2 * 3 / 2**20
     assert frames > 80
     assert peaks[1] - peaks[0] < frames / 2, peaks
-
-
-def by_path(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

