@@ -33,6 +33,11 @@ class Source:
     """For datasets without a published archive: where the videos come from."""
 
     @property
+    def restricted(self) -> bool:
+        """Whether the owners hand the data out themselves, to people who agree to their terms."""
+        return not self.videos_published
+
+    @property
     def next_step_for_videos(self) -> str:
         """What to type, or where to go, to have the clips."""
         return self.how_to_get_videos or f"download {self.folder}'s archive from the Hub dataset {HUB_REPOSITORY}"
