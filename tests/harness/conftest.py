@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from .loopback_hub import Hub, loopback_hub
 
 TESTS = Path(__file__).parents[1]
 
@@ -30,3 +33,10 @@ def real_clips() -> list[Path]:
     if not clips:
         pytest.skip(f"no clips under {folder}")
     return clips
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hub on loopback; `Hub.environment` makes a process take it for the real one."""
+    with loopback_hub() as running:
+        yield running
