@@ -53,7 +53,13 @@ class Destinations:
         return [*flags, *(["--hf_hub_log_args"] if self.hf_hub_log_args.get("push_samples_to_hub") else [])]
 
     def refuse_restricted(
-        self, tasks: Sequence[str], modality: str | None, include: Iterable[Path], data_dir: str | None, *, granted: bool
+        self,
+        tasks: Sequence[str],
+        modality: str | None,
+        include: Iterable[Path],
+        data_dir: str | None,
+        *,
+        granted: bool,
     ) -> None:
         """Refuse to send samples of restricted datasets, before the model is loaded.
 
