@@ -10,6 +10,7 @@ VERBS = {
     "ls": "list tasks and groups, with what data is there",
     "show": "print rendered prompts, tokens and labels of a task; draw its frames",
     "check": "validate task YAMLs strictly, all faults at once",
+    "leaderboard": "rank all runs below a folder among the published models",
     "where": "print the folder of the task YAMLs, for lm_eval --include_path",
     "link": "link the task YAMLs into lm-eval, which then finds them without --include_path",
     "unlink": "take these links away again",
