@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,6 +75,19 @@ class Destinations:
         datasets = {str(catalogue.files[leaf].config["dataset"]) for leaf in leaves}
         require_rights(datasets, f"sending samples ({', '.join(flags)})", granted)
 
+    def refuse_missing_packages(self) -> None:
+        """Refuse before the model is loaded what could not be sent after it has answered.
+
+        Raises:
+            UsageError: a service's package is not installed.
+        """
+        for flag, args, package in (
+            ("--wandb_args", self.wandb_args, "wandb"),
+            ("--trackio_args", self.trackio_args, "trackio"),
+        ):
+            if args and importlib.util.find_spec(package) is None:
+                raise UsageError(f"{flag} needs the package `{package}`", next=f"pip install {package}")
+
     def send(self, results: Mapping[str, Any], samples: Rows) -> None:
         """Send.
 
@@ -87,7 +101,7 @@ class Destinations:
             (self.hf_hub_log_args, self._to_hub),
         ):
             if args:
-                send(deepcopy(dict(results)), rows)
+                send(for_loggers(results, rows), rows)
 
     def _to_wandb(self, results: dict[str, Any], samples: Rows) -> None:
         from lm_eval.loggers import WandbLogger
@@ -132,6 +146,15 @@ class Destinations:
             if self.hf_hub_log_args.get("push_samples_to_hub"):
                 for task, rows in samples.items():
                     tracker.save_results_samples(task_name=task, samples=rows)
+
+
+def for_loggers(results: Mapping[str, Any], samples: Rows) -> dict[str, Any]:
+    """A copy of the results with what lm-eval's loggers look for in a task's config, to read its samples by."""
+    copied = deepcopy(dict(results))
+    for task, rows in samples.items():
+        metrics = [{"metric": "acc"}] if all("acc" in row for row in rows) else []
+        copied["configs"][task] |= {"metric_list": metrics, "output_type": "generate_until"}
+    return copied
 
 
 @contextmanager

@@ -416,6 +416,7 @@ def _destinations(args: argparse.Namespace, options: Any) -> Any:
     destinations.refuse_restricted(
         options.tasks, options.modality, options.include_path, options.data_dir, granted=args.i_have_the_rights
     )
+    destinations.refuse_missing_packages()
     return destinations
 
 

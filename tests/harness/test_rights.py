@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness_ext import evaluate
 from harness_ext.rights import datasets_of, require_rights
+from harness_ext.sending import for_loggers
 from mmla_tasks.errors import UsageError
 from mmla_tasks.sources import SOURCES
 
@@ -66,8 +70,10 @@ def test_samples_are_refused_before_anything_runs(mmla: Command, roots: Path, tm
 
 def test_a_flag_that_sends_no_samples_needs_no_rights(mmla: Command, roots: Path) -> None:
     asked = (*ECHO, "mmla_sentiment_text", "--data_dir", roots, "--dry_run")
-    assert mmla(*asked, "--wandb_args", "project=x").status == 0
     assert mmla(*asked, "--log_samples").status == 0
+    ran = mmla(*asked, "--wandb_args", "project=x")
+    installed = importlib.util.find_spec("wandb") is not None
+    assert ran.status == 0 if installed else "pip install wandb" in ran.err and "rights" not in ran.err
     assert mmla(*asked, "--hf_hub_log_args", "push_results_to_hub=True").status == 0
 
 
@@ -97,3 +103,20 @@ def test_a_hub_that_does_not_take_it_is_said(hub: Hub, roots: Path) -> None:
     command = [sys.executable, "-m", "harness_ext.cli", *ECHO, "mmla_sentiment_chsims2_text", *TO_HUB]
     done = subprocess.run([*command, "--data_dir", str(roots)], env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "the Hub did not take the results" in done.stderr and "401" in done.stderr
+
+
+def test_lm_evals_loggers_read_our_samples(roots: Path) -> None:
+    """What they make of a row, without the services that they send it to."""
+    from lm_eval.loggers.trackio_logger import _sample_to_trace
+    from lm_eval.loggers.wandb_logger import WandbLogger
+
+    task = "mmla_sentiment_chsims2_text"
+    outcome = evaluate("mmla-echo", task, model_args={"rule": "gold"}, data_dir=str(roots))
+    rows = outcome.pop("samples")
+    config = for_loggers(outcome, rows)["configs"][task]
+    table = object.__new__(WandbLogger)._generate_dataset(rows[task], config)
+    assert list(table["labels"]) == list(table["raw_predictions"]) == ["sentiment: positive", "sentiment: negative"]
+    assert list(table["acc"]) == [1, 1]
+    trace = _sample_to_trace(SimpleNamespace(Trace=dict), rows[task][0], task, config["output_type"])
+    assert "A sentence that is nobody's." in trace["messages"][0]["content"]
+    assert trace["messages"][1]["content"] == "positive" and trace["metadata"]["target"]
