@@ -6,9 +6,10 @@ stays in the thread of `answer_all`, where the journal is written.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from harness_ext.prefetch import Ahead
@@ -21,27 +22,34 @@ Value = TypeVar("Value")
 class InFlight:
     """An event loop in a thread, on which questions are asked.
 
+    The thread is a daemon: where nobody calls `close`, as in a script with lm-eval alone, the interpreter still ends.
+
     Args:
         bound: Questions that may be asked at once.
     """
 
     def __init__(self, bound: int) -> None:
-        from anyio.from_thread import start_blocking_portal
-
         self.bound = bound
-        self._stack = ExitStack()
-        self._portal = self._stack.enter_context(start_blocking_portal())
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mmla-in-flight", daemon=True)
+        self._thread.start()
 
-    def call(self, function: Callable[..., Awaitable[Value]], *args: Any) -> Value:
+    def call(self, function: Callable[..., Coroutine[Any, Any, Value]], *args: Any) -> Value:
         """Run a coroutine function on the loop and wait for it."""
-        return self._portal.call(function, *args)
+        return self._start(function(*args)).result()
+
+    def _start(self, coroutine: Coroutine[Any, Any, Value]) -> Future[Value]:
+        """Start it in the context of this thread, so that it finds the current session."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def close(self) -> None:
         """End the loop and its thread."""
-        self._stack.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def answers(
-        self, ahead: Ahead[int, Question | None], ask: Callable[[Question], Awaitable[Response]]
+        self, ahead: Ahead[int, Question | None], ask: Callable[[Question], Coroutine[Any, Any, Response]]
     ) -> Iterator[tuple[int, Response]]:
         """Ask whatever `ahead` gives, at most `bound` at once; it is told when an answer is there.
 
@@ -58,7 +66,7 @@ class InFlight:
                     if question is None:
                         yield self._skipped(ahead, index)
                     else:
-                        asked[self._portal.start_task_soon(ask, question)] = index
+                        asked[self._start(ask(question))] = index
                         del question
                 if asked:
                     yield from self._finished(ahead, asked)

@@ -211,7 +211,7 @@ def model_inputs(
     Raises:
         ModelError: A prompt has no place or several places for its video.
     """
-    text_options = {"padding": True, "padding_side": "left", "add_special_tokens": not chat}
+    text_options = {"padding": len(prompts) > 1, "padding_side": "left", "add_special_tokens": not chat}
     if frames is None:
         return dict(tokenizer_of(processor)(list(prompts), return_tensors="pt", **text_options))
     if clips_as(processor) == "images":
@@ -231,6 +231,20 @@ def model_inputs(
             "videos_kwargs": _video_options(processor, frames, max_pixels),
         }
     return dict(processor(**clips, text_kwargs=text_options, common_kwargs={"return_tensors": "pt"}))
+
+
+def token_counts(processor: Any, prompts: Sequence[str], *, chat: bool, at_once: int = 1024) -> list[int]:
+    """Tokens of each final prompt, one for its video's place.
+
+    Args:
+        processor: A processor or a tokenizer.
+        prompts: Any number.
+        chat: As for `model_inputs`.
+        at_once: How many are tokenised in one call.
+    """
+    tokenizer = tokenizer_of(processor)
+    slices = (list(prompts[n : n + at_once]) for n in range(0, len(prompts), at_once))
+    return [len(ids) for some in slices for ids in tokenizer(some, add_special_tokens=not chat)["input_ids"]]
 
 
 def _check_places(prompts: Sequence[str], *tokens: str) -> None:

@@ -40,6 +40,8 @@ SOURCE_ARGUMENTS: Final = ("revision", "tokenizer", "trust_remote_code", "gguf_f
 class ClipEstimate:
     """What the clips of one task take, from `probed` of them."""
 
+    count: int
+    """Clips to decode: those of the distinct questions."""
     probed: int
     unreadable: int
     """Of the probed ones, those that gave no frames."""
@@ -255,6 +257,7 @@ def _estimate(requests: Sequence[Request], counting: CountingLM) -> ClipEstimate
         return len(requests) * statistics.fmean(values) if values else 0.0
 
     return ClipEstimate(
+        count=len(requests),
         probed=len(chosen),
         unreadable=len(chosen) - len(probes),
         seconds=of_all([probe.seconds for probe in probes]),

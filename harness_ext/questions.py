@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.requests import Request
@@ -26,11 +26,17 @@ class Question:
     """The final prompt: the request's, or its fallback."""
     frames: Frames | None = None
     as_text: bool = False
+    fingerprint: dict[str, Any] | None = None
+    """Of frames that are no longer held."""
 
     @property
     def evidence(self) -> dict[str, Any]:
         """What a `Response` says about how this was asked."""
-        return {"as_text": self.as_text, "frames": None if self.frames is None else self.frames.fingerprint}
+        return {"as_text": self.as_text, "frames": self.fingerprint if self.frames is None else self.frames.fingerprint}
+
+    def without_frames(self) -> Question:
+        """The same with the evidence alone, when the pixels have become a model's tensors."""
+        return replace(self, frames=None, fingerprint=self.evidence["frames"])
 
 
 def question_of(request: Request, policy: FramePolicy, on_bad_clip: str) -> Question | None:

@@ -250,9 +250,8 @@ def _open_folder(options: RunOptions) -> RunFolder:
 
 def _folder_identity(options: RunOptions) -> dict[str, Any]:
     """What all answers of a folder share. Tasks, limit, batch size and device may change from command to command."""
-    args = {
-        k: v for k, v in options.model_args.items() if k not in ("batch_size", "max_batch_size", "device", "answer")
-    }
+    no_part = ("batch_size", "max_batch_size", "max_batch_tokens", "device", "answer")
+    args = {k: v for k, v in options.model_args.items() if k not in no_part}
     return {
         "model": options.model,
         "model_args": masked(args),

@@ -9,62 +9,55 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from lm_eval.api.model import LM
-
-from harness_ext.decoding import decoding
-from harness_ext.labels import AnswerTokens, answer_grammar, answer_lead, answer_tokens, longest_answer
-from harness_ext.messages import Message, frame_size, has_chat_template, model_inputs, render_chat, template_text
-from harness_ext.prefetch import prefetched
-from harness_ext.questions import Question, frame_bytes, question_of
-from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
-from harness_ext.session import announce, answer_all, decode_limits
+from harness_ext.backends import processor_lm
+from harness_ext.backends.hf_batch import (
+    BatchBound,
+    Inputs,
+    Prepared,
+    clip_bytes,
+    collate,
+    ran_out_of_memory,
+    release_memory,
+)
+from harness_ext.backends.processor_lm import ProcessorLM, ranked, unknown_argument
+from harness_ext.labels import answer_grammar, answer_lead, longest_answer
+from harness_ext.messages import model_inputs, token_counts
+from harness_ext.order import asking_order
+from harness_ext.prefetch import Ahead, in_batches
+from harness_ext.questions import Question
+from harness_ext.requests import Request, Response
+from harness_ext.session import decode_limits, timings
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
-
     from harness_ext.backends.hf_load import Loaded
-    from harness_ext.released import Family
+    from harness_ext.frame_policy import FramePolicy
+    from harness_ext.timings import Stage, Timings
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_NEW_TOKENS: Final = 64
-AUTO_BATCH: Final = {"cuda": 32, "cpu": 8}
-"""Where ``batch_size=auto`` starts, by kind of device; halved when memory runs out. A quarter of it with clips."""
+AUTO_TOKENS: Final = {"cuda": 16_384, "cpu": 4_096}
+"""Tokens of a batch, padding included, with which ``batch_size=auto`` starts, by kind of device."""
 SAMPLING_ONLY: Final = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 NOT_FOR_GENERATE: Final = ("until", "max_gen_toks", "do_sample")
 
 
 @dataclass(frozen=True)
-class Options:
-    """Arguments of `--model_args` beside those that say what to load (`hf_load.ModelSource`)."""
+class Options(processor_lm.Options):
+    """How to ask, with what only batches of tensors need."""
 
-    answer: str = "generate"
-    """``generate``, ``constrained`` or ``rank``."""
-    batch_size: int | str = 1
-    """Prompts in a batch, or ``auto``."""
-    max_batch_size: int | None = None
-    """Upper bound for ``auto``."""
-    max_length: int | None = None
-    """Tokens of prompt and answer together; None takes the model's own limit."""
-    num_frames: int | None = None
-    fps: float | None = None
-    max_frames: int | None = None
-    max_pixels: int | None = None
-    """Pixels per frame; this and the three above make the frame policy."""
-    video_reader: str | None = None
-    on_bad_clip: str = "error"
-    """``error``, ``skip`` or ``text``."""
-    enable_thinking: bool | None = None
-    """Passed on to the chat template when set."""
+    max_batch_tokens: int | None = None
+    """Tokens of a batch's prompts, video and padding included; None is no bound, or `AUTO_TOKENS` with ``auto``."""
 
 
-class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
+class HFLabelLM(ProcessorLM):
     """A transformers model as lm-eval and `answer_all` see it.
 
     Args:
@@ -79,11 +72,11 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     PACKAGES = ("torch", "transformers", "peft", "xgrammar", "av", "decord")
     """What can change an answer; their versions stand in the results."""
 
-    deterministic = True  # an answer depends on the question alone, whatever its document or batch
+    NAME = "mmla-hf"
+
+    options: Options
 
     def __init__(self, pretrained: str | None = None, **args: Any) -> None:
-        super().__init__()
-        announce(self)
         if pretrained is None:
             raise ModelError("mmla-hf needs a model", next="--model_args pretrained=FOLDER_OR_HUB_NAME")
         # Read when torch is loaded. Threads that spin while they wait keep the cores from the decoders: 202 ms of CPU
@@ -91,79 +84,26 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from harness_ext.backends import hf_load
 
-        source, self.options = split_arguments(pretrained, args)
+        source, options = split_arguments(pretrained, args)
         hf_load.check_packages(source)
-        from harness_ext.frame_policy import FramePolicy
-
-        names = ("num_frames", "fps", "max_pixels", "video_reader", "max_frames")
-        self.frame_policy = FramePolicy.from_args(**{name: getattr(self.options, name) for name in names})
+        super().__init__(options)
         self._use(hf_load.load(source))
 
     def _use(self, loaded: Loaded) -> None:
         from harness_ext.backends.hf_rank import LabelScorer
 
-        self.model, self.processor, self.tokenizer = loaded.model, loaded.processor, loaded.tokenizer
-        self.MULTIMODAL = loaded.clips_as is not None  # lm-eval refuses tasks with clips where the instance says no
-        self._loaded = loaded
+        self.model, self.processor = loaded.model, loaded.processor
+        self._loaded, self.loaded_identity = loaded, loaded.identity
         self._device = loaded.model.device
-        self._template: str | None = None
-        self._opening: list[Message] = []
         self._scorer = LabelScorer(loaded.model)
         self._grammars = Grammars(loaded.tokenizer, vocabulary_size(loaded), self.end_tokens)
-        self._answer_tokens: dict[tuple[Any, ...], AnswerTokens] = {}
-        self.batch_size = starting_batch_size(self.options, self._device.type)
+        self._bound = batch_bound(self.options, self._device.type)
+        self._clip_bytes: dict[FramePolicy, int] = {}
+        self._processor_lock = threading.Lock()
         self.decode_wait_seconds = 0.0
         self.max_length = self.options.max_length or context_length(loaded.model)
 
-    # ---- what lm-eval asks ---------------------------------------------------------------------------------------
-
-    def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answer through the journal."""
-        return list(answer_all(self, requests))
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Refuse: labels are ranked by `answer=rank`, within the same tasks."""
-        raise ModelError(
-            "mmla-hf answers tasks of the kind generate_until only",
-            next="use --model hf for tasks that need loglikelihood",
-        )
-
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Refuse, as `loglikelihood` does."""
-        self.loglikelihood(requests)
-        return []
-
-    def apply_chat_template(self, chat_history: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        """Render a chat as the final prompt, `<video>` replaced by what the model's template puts there."""
-        thinking = self.options.enable_thinking
-        extra = {} if thinking is None else {"enable_thinking": thinking}
-        history = with_opening(chat_history, self._opening)
-        return render_chat(self.processor, history, add_generation_prompt, self._template, **extra)
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The template's text; a string also chooses it by name for the prompts that follow."""
-        if not chat_template:
-            return ""
-        self._template = chat_template if isinstance(chat_template, str) else None
-        return template_text(self.processor, self._template)
-
-    @property
-    def tokenizer_name(self) -> str:
-        """Name under which lm-eval would cache requests."""
-        return str(self.options_source).replace("/", "__")
-
-    @property
-    def options_source(self) -> str:
-        """The tokenizer's own source, else the model's."""
-        identity = self._loaded.identity
-        return str(identity["tokenizer"] or identity["pretrained"])
-
     # ---- what the journal and the results ask --------------------------------------------------------------------
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether prompts can be rendered as a chat."""
-        return has_chat_template(self.processor)
 
     @property
     def model_config(self) -> Any:
@@ -174,175 +114,167 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         """The checkpoint's own generation settings, which nothing but ``--protocol paper`` lets into force."""
         return dict(self._loaded.own_decoding)
 
-    def follow(self, family: Family) -> None:
-        """Show frames and begin chats as the released code does for a family; frames that the user chose stay."""
-        from harness_ext.frame_policy import FramePolicy
-
-        chosen = any(
-            getattr(self.options, name) is not None for name in ("num_frames", "fps", "max_frames", "max_pixels")
-        )
-        if family.frames and not chosen:
-            self.frame_policy = FramePolicy.from_args(**family.frames, video_reader=self.options.video_reader)
-        if family.opening is not None and self.has_chat_template:
-            self._opening = self._opening_turns(family, family.opening)
-
-    def _opening_turns(self, family: Family, opening: str) -> list[Message]:
-        """A first turn and the model's own answer to it."""
-        said: list[Message] = [{"role": "user", "content": opening}]
-        system: list[Message] = [{"role": "system", "content": family.system}] if family.system else []
-        prompt = self.apply_chat_template([*system, *said])
-        settings = generation_settings(decoding(self.checkpoint_decoding(), family.decoding))
-        question = Question(Request("opening turn", opening, prompt, (), "", {}, chat=True), prompt)
-        inputs = self._inputs([question], settings["max_new_tokens"])
-        out = self.model.generate(**inputs, generation_config=self._generation_config(settings))
-        reply = self.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [*said, {"role": "assistant", "content": reply.strip()}]
+    @property
+    def adapters_note(self) -> str:
+        """The one adapter."""
+        adapter = self._loaded.identity["peft"]
+        return f" + {adapter['path']}" if adapter else ""
 
     @property
-    def answer_mode(self) -> str:
-        """``generate``, ``constrained`` or ``rank``."""
-        return self.options.answer
+    def end_tokens(self) -> list[int]:
+        """Token ids with which the model ends an answer; the tokenizer's own end token, if it is one, comes first."""
+        ends = self.model.generation_config.eos_token_id
+        found = [ends] if isinstance(ends, int) else list(ends or [])
+        return sorted(found, key=lambda token: token != self.tokenizer.eos_token_id)
 
-    def identity(self) -> dict[str, Any]:
-        """JSON-plain: everything about this model that can change an answer; the batch size is not among it."""
-        chosen = {"max_length": self.options.max_length, "enable_thinking": self.options.enable_thinking}
-        size = frame_size(self.processor, self._max_pixels) if self.MULTIMODAL else None
-        return {**self._loaded.identity, **chosen, "clips_as": self._loaded.clips_as, "frame_size": size}
-
-    def describe(self) -> str:
-        """One line for the screen: model, revision, dtype, and the frame policy where clips are read."""
-        identity = self._loaded.identity
-        revision = f" @ {identity['revision'][:7]}" if identity["revision"] else ""
-        adapter = f" + {identity['peft']['path']}" if identity["peft"] else ""
-        frames = f"  {self.frame_policy.describe()}" if self.MULTIMODAL else ""
-        frames += " as images" if self._loaded.clips_as == "images" else ""
-        return f"mmla-hf  {identity['pretrained']}{revision}{adapter}  {identity['dtype']}{frames}"
+    def reply(self, question: Question) -> str:
+        """One free answer, outside of any journal."""
+        settings = generation_settings(question.request.gen_kwargs)
+        inputs = self._inputs([question], settings["max_new_tokens"])
+        out = self.model.generate(**inputs, generation_config=self._generation_config(settings))
+        return str(self.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 
     # ---- answering -----------------------------------------------------------------------------------------------
 
     def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
         """Answer in batches, longest prompts first, each pair as soon as it exists.
 
-        Frames of two batches are in memory at most: while one is asked, the next is decoded. What was yielded before
-        an error is not lost.
+        While one batch is asked, the next is decoded and made into tensors. What was yielded before an error is not
+        lost.
 
         Yields:
             Index into `requests`, response.
         """
+        limits, waited_before = decode_limits(), self.decode_wait_seconds
+        with Ahead(
+            asking_order(requests, self._text_lengths(requests), self._batch_key),
+            lambda index: self._prepare(requests[index]),
+            cost=lambda index: self._cost(requests[index]),
+            size=lambda prepared: prepared.nbytes if prepared else 0,
+            limits=limits,
+            depth=max(limits.workers, self._bound.prompts or 1),
+        ) as ahead:
+            for answered in in_batches(ahead, self._joins, self._answer_batch):
+                self.decode_wait_seconds = waited_before + ahead.waited_seconds
+                yield from answered
 
-        def ask(batch: Sequence[int], questions: list[Question | None]) -> list[tuple[int, Response]]:
-            size = self._batch_size_for(requests[batch[0]])  # memory may have run out since the batch was planned
-            pairs = list(zip(batch, questions, strict=True))
-            parts = [dict(pairs[n : n + size]) for n in range(0, len(pairs), size)]
-            return [answer for part in parts for answer in self._answer_batch(part)]
+    def _text_lengths(self, requests: Sequence[Request]) -> list[int]:
+        """Tokens of each prompt without those of its clip, which nobody has opened yet."""
+        chats = [n for n, request in enumerate(requests) if request.chat]
+        plain = [n for n, request in enumerate(requests) if not request.chat]
+        lengths: dict[int, int] = {}
+        for chat, some in ((True, chats), (False, plain)):
+            counts = token_counts(self.processor, [requests[n].prompt for n in some], chat=chat)
+            lengths.update(zip(some, counts, strict=True))
+        return [lengths[n] for n in range(len(requests))]
 
-        batches = plan_batches(requests, self.options.answer, self._batch_size_for)
-        yield from chain.from_iterable(
-            prefetched(
-                batches,
-                lambda i: self._question(requests[i]),
-                ask,
-                cost=lambda i: frame_bytes(requests[i], self.frame_policy),
-                limits=decode_limits(),
-                waited=self._waited,
+    def _batch_key(self, request: Request) -> tuple[Any, ...]:
+        return batch_key(request, self.options.answer)
+
+    def _cost(self, request: Request) -> int:
+        """Bytes that a request holds at most, known before its clip is opened."""
+        if request.clip is None or not self.MULTIMODAL:
+            return 0
+        if self.frame_policy not in self._clip_bytes:
+            self._clip_bytes[self.frame_policy] = clip_bytes(self.processor, self.frame_policy, self.model.dtype)
+        return self._clip_bytes[self.frame_policy]
+
+    def _prepare(self, request: Request) -> Prepared | None:
+        """Decode a request's clip and make its tensors; None for a request to skip."""
+        question = self._question(request)
+        return None if question is None else self._prepared(question)
+
+    def _prepared(self, question: Question) -> Prepared:
+        """Tensors of one question, for whichever thread asks: processors promise nothing about threads."""
+        with self._processor_lock, timings().measure("preprocess"):
+            inputs = model_inputs(
+                self.processor,
+                [question.prompt],
+                None if question.frames is None else [question.frames],
+                chat=question.request.chat,
+                template=self._template,
+                max_pixels=self._max_pixels,
             )
-        )
+        # Pictures in the model's precision, but not seconds, one number a clip: rounded, they would shift positions.
+        dtypes = {k: self.model.dtype if v.is_floating_point() and v.ndim > 1 else v.dtype for k, v in inputs.items()}
+        return Prepared(question.without_frames(), {k: v.to(dtypes[k]) for k, v in inputs.items()})
 
-    def _waited(self, seconds: float) -> None:
-        self.decode_wait_seconds += seconds
+    def _joins(self, batch: Sequence[Prepared | None], another: Prepared | None) -> bool:
+        """Whether a question still fits into a batch; frames of two batches must fit into memory."""
+        asked = [one for one in (*batch, another) if one is not None]
+        if another is None or len(asked) == 1:
+            return True
+        alike = self._batch_key(asked[0].question.request) == self._batch_key(another.question.request)
+        fits = 2 * sum(one.nbytes for one in asked) <= decode_limits().memory
+        return alike and fits and self._bound.allows([one.length for one in asked])
 
-    @property
-    def _max_pixels(self) -> int | None:
-        """The frame policy's bound per frame; 0 there is no bound."""
-        return self.frame_policy.max_pixels or None
-
-    def _batch_size_for(self, request: Request) -> int:
-        if request.clip is None:
-            return self.batch_size
-        size = self.batch_size // 4 if self.options.batch_size == "auto" else self.batch_size
-        two_batches = 2 * frame_bytes(request, self.frame_policy)
-        return max(1, min(size, decode_limits().memory // two_batches))
-
-    def _answer_batch(self, questions: Mapping[int, Question | None]) -> list[tuple[int, Response]]:
-        """Ask and pack one batch, given by its indices into the requests; None is a request to skip."""
-        answered = [(index, Response("", skipped=True)) for index, question in questions.items() if question is None]
-        alike: dict[int, dict[int, Question]] = {}  # by number of frames: some processors stack the clips of a batch
-        for index, question in questions.items():
-            if question is not None:
-                alike.setdefault(len(question.frames or ()), {})[index] = question
+    def _answer_batch(self, batch: Mapping[int, Prepared | None]) -> list[tuple[int, Response]]:
+        """Ask one batch, given by its indices into the requests; None is a request to skip."""
+        answered = [(index, Response("", skipped=True)) for index, prepared in batch.items() if prepared is None]
+        alike: dict[tuple[Any, ...], dict[int, Prepared]] = {}  # some processors stack the clips of a batch
+        for index, prepared in batch.items():
+            if prepared is not None:
+                alike.setdefault(prepared.shapes, {})[index] = prepared
         for group in alike.values():
             answered.extend(zip(group, self._ask(list(group.values())), strict=True))
         return answered
 
-    def _question(self, request: Request) -> Question | None:
-        """`question_of`, where the model can see."""
-        if request.clip is not None and not self.MULTIMODAL:
-            raise ModelError(
-                f"{self.options_source} takes no video", task=request.task, next=f"--tasks {request.task}_text"
-            )
-        return question_of(request, self.frame_policy, self.options.on_bad_clip)
+    def _ask(self, prepared: Sequence[Prepared]) -> list[Response]:
+        """Ask in one batch; when memory runs out, go on with half its tokens, to which later batches then keep."""
+        responses: list[Response] = []
+        while left := prepared[len(responses) :]:
+            batch = self._bound.first(left)
+            try:
+                responses += self._rank_labels(batch) if self.options.answer == "rank" else self._generate(batch)
+                continue
+            except Exception as error:
+                if not ran_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise self._too_large(batch[0], error) from error
+            self._bound.halve([one.length for one in batch])  # not above: there the error still holds the tensors
+            logger.warning("out of memory with %d prompts, going on with %d tokens", len(batch), self._bound.tokens)
+            release_memory()
+        return responses
 
-    def _ask(self, questions: list[Question]) -> list[Response]:
-        """Ask one batch; when memory runs out, in halves, which later batches then start with."""
-        import torch
-
-        try:
-            return self._rank_labels(questions) if self.options.answer == "rank" else self._generate(questions)
-        except torch.OutOfMemoryError:
-            if len(questions) == 1:
-                raise
-        torch.cuda.empty_cache()
-        half = len(questions) // 2
-        logger.warning("out of memory with a batch of %d, going on with %d", len(questions), half)
-        self.batch_size = min(self.batch_size, half)
-        return self._ask(questions[:half]) + self._ask(questions[half:])
-
-    def _inputs(self, questions: Sequence[Question], new_tokens: int) -> dict[str, Any]:
-        """Tensors of one batch on the model's device, every prompt known to fit with `new_tokens` behind it."""
-        frames = [question.frames for question in questions if question.frames is not None]
-        inputs = model_inputs(
-            self.processor,
-            [question.prompt for question in questions],
-            frames or None,
-            chat=questions[0].request.chat,
-            template=self._template,
-            max_pixels=self._max_pixels,
+    def _too_large(self, prepared: Prepared, error: Exception) -> ModelError:
+        request = prepared.question.request
+        return ModelError(
+            f"memory does not suffice for {request.task}, document {request.id}, alone",
+            prompt=f"{prepared.length} tokens",
+            why=str(error).split("\n")[0] or type(error).__name__,
+            next="fewer frames (num_frames, fps, max_pixels), dtype=bfloat16, or a larger device",
         )
-        self._check_lengths(questions, inputs, new_tokens)
-        # Pictures in the model's precision, but not seconds, one number a clip: rounded, they would shift positions.
-        dtypes = {k: self.model.dtype if v.is_floating_point() and v.ndim > 1 else None for k, v in inputs.items()}
-        return {k: v.to(self._device, dtypes[k]) for k, v in inputs.items()}
 
-    def _check_lengths(self, questions: Sequence[Question], inputs: Mapping[str, Any], new_tokens: int) -> None:
-        """Nothing is cut to fit: half a video or half a prompt would be scored as if it were whole."""
-        for question, length in zip(questions, prompt_lengths(inputs), strict=True):
-            if self.max_length is not None and length + new_tokens > self.max_length:
-                raise ModelError(
-                    f"The prompt of {question.request.task}, document {question.request.id}, is too long for the model",
-                    prompt=f"{length} tokens, and up to {new_tokens} for the answer",
-                    limit=f"{self.max_length} tokens",
-                    next="fewer frames (num_frames, fps, max_pixels) or fewer examples (--num_fewshot)",
-                )
+    def _inputs(self, questions: Sequence[Question], new_tokens: int) -> Inputs:
+        """Tensors of some questions, as `_batch` gives them."""
+        return self._batch([self._prepared(question) for question in questions], new_tokens)
+
+    def _batch(self, prepared: Sequence[Prepared], new_tokens: int) -> Inputs:
+        """Tensors of one batch on the model's device, every prompt known to fit with `new_tokens` behind it."""
+        for one in prepared:
+            self._check_length(one.question.request, one.length, new_tokens)
+        return {k: v.to(self._device) for k, v in collate(prepared, self.tokenizer.pad_token_id or 0).items()}
 
     # ---- generate and constrained --------------------------------------------------------------------------------
 
-    def _generate(self, questions: list[Question]) -> list[Response]:
+    def _generate(self, batch: list[Prepared]) -> list[Response]:
         """Generate answers, free or within the grammar of the answer forms."""
         import torch
 
+        questions = [prepared.question for prepared in batch]
         settings = self._settings(questions)
         limit = settings["max_new_tokens"]
-        inputs = self._inputs(questions, limit)
+        inputs = self._batch(batch, limit)
         processors = [self._grammars.processor(questions)] if self.options.answer == "constrained" else []
-        with torch.inference_mode():
+        with torch.inference_mode(), prefill_then_generate(timings()) as watch:
             out = self.model.generate(
-                **inputs, generation_config=self._generation_config(settings), logits_processor=processors
+                **inputs, generation_config=self._generation_config(settings), logits_processor=[watch, *processors]
             )
         new = out[:, inputs["input_ids"].shape[1] :].tolist()  # [B, up to limit]
-        lengths = prompt_lengths(inputs)
-        return [self._response(q, ids, n, limit) for q, ids, n in zip(questions, new, lengths, strict=True)]
+        return [self._response(one.question, ids, one.length, limit) for one, ids in zip(batch, new, strict=True)]
 
-    def _settings(self, questions: list[Question]) -> dict[str, Any]:
+    def _settings(self, questions: Sequence[Question]) -> dict[str, Any]:
         settings = generation_settings(questions[0].request.gen_kwargs)
         if self.options.answer == "constrained":
             forms = [(q.request.answer_forms, answer_lead(q.request)) for q in questions]
@@ -358,55 +290,16 @@ class HFLabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
                 raise ModelError(f"Unknown generation argument '{name}'", hint=suggest(name, known))
         return GenerationConfig(**{**self.model.generation_config.to_diff_dict(), **settings})
 
-    def _response(self, question: Question, ids: list[int], prompt_tokens: int, limit: int) -> Response:
-        """Cut at the end token and at the stop strings, and say whether either came."""
-        end = next((i for i, token in enumerate(ids) if token in self.end_tokens), None)
-        kept = ids if end is None else ids[:end]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        stops = question.request.gen_kwargs.get("until") if self.options.answer == "generate" else None
-        text, stopped = cut_at(text, [stops] if isinstance(stops, str) else stops or [])
-        return Response(
-            text.strip() if self.options.answer == "constrained" else text,
-            truncated=end is None and not stopped and len(ids) >= limit,
-            **question.evidence,
-            prompt_tokens=prompt_tokens,
-            new_tokens=len(ids) if end is None else end + 1,
-        )
-
-    @property
-    def end_tokens(self) -> list[int]:
-        """Token ids with which the model ends an answer; the tokenizer's own end token, if it is one, comes first."""
-        ends = self.model.generation_config.eos_token_id
-        found = [ends] if isinstance(ends, int) else list(ends or [])
-        return sorted(found, key=lambda token: token != self.tokenizer.eos_token_id)
-
     # ---- rank ----------------------------------------------------------------------------------------------------
 
-    def _rank_labels(self, questions: list[Question]) -> list[Response]:
+    def _rank_labels(self, batch: list[Prepared]) -> list[Response]:
         """Score all labels of a batch that shares them, and answer with the likeliest; of equals, the first."""
-        answer = self._tokens_of(questions[0].request)
+        answer = self._tokens_of(batch[0].question.request)
         longest = len(answer.prefix) + max(len(own) for own in answer.own)
-        inputs = self._inputs(questions, longest)
-        scores = self._scorer.scores(inputs, answer, lambda i: self._inputs([questions[i]], longest))
-        lengths = prompt_lengths(inputs)
-        return [ranked(q, answer, row, n) for q, row, n in zip(questions, scores, lengths, strict=True)]
-
-    def _tokens_of(self, request: Request) -> AnswerTokens:
-        key = (request.answer_prefix, request.labels, answer_lead(request))
-        if key not in self._answer_tokens:
-            if not self.end_tokens:
-                raise ModelError(f"{self.options_source} has no end token", next="pass tokenizer= with one that has")
-            self._answer_tokens[key] = answer_tokens(self.tokenizer, request, self.end_tokens[0])
-        return self._answer_tokens[key]
-
-
-# ---- chats ------------------------------------------------------------------------------------------------------
-
-
-def with_opening(history: Sequence[Message], opening: Sequence[Message]) -> list[Message]:
-    """Put first turns before a chat, behind its system prompt."""
-    system = [message for message in history[:1] if message["role"] == "system"]
-    return [*system, *opening, *history[len(system) :]]
+        inputs = self._batch(batch, longest)
+        with timings().measure("prefill"):
+            scores = self._scorer.scores(inputs, answer, lambda i: self._batch([batch[i]], longest))
+        return [ranked(one.question, answer, row, one.length) for one, row in zip(batch, scores, strict=True)]
 
 
 # ---- arguments ---------------------------------------------------------------------------------------------------
@@ -425,28 +318,21 @@ def split_arguments(pretrained: str, args: Mapping[str, Any]) -> tuple[Any, Opti
     for name in args:
         if name not in source | options:
             known = sorted({"pretrained"} | source | options)
-            raise ModelError(f"Unknown model argument '{name}'", hint=suggest(name, known), known=", ".join(known))
+            raise unknown_argument(name, known)
     given = {k: v for k, v in args.items() if v is not None}
     made = Options(**{k: v for k, v in given.items() if k in options})
-    check_choice("answer", made.answer, ANSWER_MODES)
-    check_choice("on_bad_clip", made.on_bad_clip, BAD_CLIP_POLICIES)
     return ModelSource(str(pretrained), **{k: v for k, v in given.items() if k in source}), made
 
 
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise a `ModelError` that names the allowed values."""
-    if value not in allowed:
-        raise ModelError(f"{name}='{value}' is not one of {', '.join(allowed)}", hint=suggest(str(value), allowed))
-
-
-def starting_batch_size(options: Options, device: str) -> int:
-    """Prompts in the first batch; lm-eval also writes ``auto`` as ``auto:4``."""
+def batch_bound(options: Options, device: str) -> BatchBound:
+    """How large batches may be at first; lm-eval also writes ``auto`` as ``auto:4``."""
     size = str(options.batch_size)
     if size.startswith("auto"):
-        return min(AUTO_BATCH.get(device, AUTO_BATCH["cpu"]), options.max_batch_size or AUTO_BATCH["cuda"])
+        tokens = options.max_batch_tokens or AUTO_TOKENS.get(device, AUTO_TOKENS["cpu"])
+        return BatchBound(options.max_batch_size, tokens)
     if not size.isdigit() or int(size) < 1:
         raise ModelError(f"batch_size='{size}' is neither a positive number nor auto")
-    return int(size)
+    return BatchBound(int(size), options.max_batch_tokens)
 
 
 def context_length(model: Any) -> int | None:
@@ -464,36 +350,40 @@ def vocabulary_size(loaded: Loaded) -> int:
 # ---- batches -----------------------------------------------------------------------------------------------------
 
 
-def plan_batches(requests: Sequence[Request], mode: str, size_for: Callable[[Request], int]) -> Iterator[list[int]]:
-    """Cut requests into batches: alike in what a batch must share, longest prompts first, then in given order.
-
-    The longest come first so that too little memory shows at once. The size is asked anew for every batch.
-
-    Yields:
-        Indices into `requests`.
-    """
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index, request in enumerate(requests):
-        groups.setdefault(_batch_key(request, mode), []).append(index)
-    for members in groups.values():
-        left = sorted(members, key=lambda i: (-len(requests[i].prompt), i))
-        while left:
-            size = size_for(requests[left[0]])
-            yield left[:size]
-            del left[:size]
-
-
-def _batch_key(request: Request, mode: str) -> tuple[Any, ...]:
+def batch_key(request: Request, mode: str) -> tuple[Any, ...]:
+    """What all requests of a batch must share."""
     shared = (request.clip is None, request.chat)
     if mode == "rank":
         return (*shared, answer_lead(request), request.answer_prefix, request.labels)
     return (*shared, json.dumps(dict(request.gen_kwargs), sort_keys=True, default=str))
 
 
-def prompt_lengths(inputs: Mapping[str, Any]) -> list[int]:
-    """Tokens of each prompt, padding left out."""
-    lengths: list[int] = inputs["attention_mask"].sum(-1).tolist()
-    return lengths
+@contextmanager
+def prefill_then_generate(timings: Timings) -> Iterator[FirstToken]:
+    """Measure one call of `generate` as two stages; it must be given what this yields among its logits processors."""
+    watch = FirstToken(timings)
+    timings.begin("prefill")
+    try:
+        yield watch
+    finally:
+        timings.end(watch.stage)
+
+
+class FirstToken:
+    """Notices when the scores of the first new token are there, and changes nothing."""
+
+    def __init__(self, timings: Timings) -> None:
+        self.stage: Stage = "prefill"
+        self._timings = timings
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Give the scores back."""
+        if self.stage == "prefill":
+            scores.max().item()  # a GPU works on while Python goes on: ask for one number
+            self._timings.end("prefill")
+            self.stage = "generate"
+            self._timings.begin("generate")
+        return scores
 
 
 # ---- settings and texts ------------------------------------------------------------------------------------------
@@ -510,28 +400,6 @@ def generation_settings(gen_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     passed = {name: value for name, value in gen_kwargs.items() if name not in unused}
     limit = gen_kwargs.get("max_gen_toks", gen_kwargs.get("max_new_tokens", DEFAULT_NEW_TOKENS))
     return {"num_beams": 1, "repetition_penalty": 1.0, **passed, "max_new_tokens": int(limit), "do_sample": sample}
-
-
-def cut_at(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    r"""Cut before the first stop string.
-
-    >>> cut_at("joy.\n\nBecause", ["\n\n"])
-    ('joy.', True)
-    """
-    found = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
-    return (text[: min(found)], True) if found else (text, False)
-
-
-def ranked(question: Question, answer: AnswerTokens, scores: Sequence[float], prompt_tokens: int) -> Response:
-    """The likeliest answer form with the evidence."""
-    best = max(range(len(scores)), key=lambda i: (scores[i], -i))
-    return Response(
-        question.request.answer_forms[best],
-        **question.evidence,
-        label_scores=dict(zip(answer.labels, scores, strict=True)),
-        label_tokens={label: len(own) for label, own in zip(answer.labels, answer.own, strict=True)},
-        prompt_tokens=prompt_tokens,
-    )
 
 
 # ---- grammar -----------------------------------------------------------------------------------------------------

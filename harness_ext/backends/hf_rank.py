@@ -21,12 +21,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from harness_ext.backends.hf_batch import TOKEN_TYPES, Inputs, ran_out_of_memory
 from harness_ext.labels import ROOT, AnswerTokens, LabelTrie
 
 logger = logging.getLogger(__name__)
-
-Inputs = dict[str, Any]
-"""Keyword arguments of a model's forward: input_ids [B, L], attention_mask [B, L], pixel values, ..."""
 
 ONE_PASS_TOKENS: Final = 1024
 """Longest text prompt that is read together with the trie; beyond, a pass saved is small and the mask [L, L] large."""
@@ -36,8 +34,6 @@ AGREEMENT: Final = {"float32": 2e-4, "float64": 2e-4}
 """Largest difference between the two ways in nats: 7e-6 is seen, positions wrong by one give 8e-4 in a tiny model."""
 AGREEMENT_LOW_PRECISION: Final = 0.5
 """The same for bfloat16 and float16, whose rounding hides small faults: only gross ones are found."""
-TOKEN_TYPES: Final = ("mm_token_type_ids", "token_type_ids")
-"""Inputs [B, L] that mark what a token is; 0 is text."""
 
 
 class LabelScorer:
@@ -183,12 +179,10 @@ class LabelScorer:
 
         Custom model code may refuse a tree mask, or take it and ignore it.
         """
-        import torch
-
         try:
             scores = self.tree(inputs, answer)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            if self._tree_works or isinstance(error, torch.OutOfMemoryError):
+            if self._tree_works or ran_out_of_memory(error):
                 raise
             self._tree_works = False
             self._say_once(f"it cannot read the labels at once ({type(error).__name__}: {str(error).splitlines()[0]})")

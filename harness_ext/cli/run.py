@@ -267,8 +267,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="tell questions, tokens, clips, decode time, memory and cost, without loading the model",
     )
-    add("--batch_size", "-b", metavar="N", help="requests at once")
+    add("--batch_size", "-b", metavar="N", help="requests at once, or `auto`: as many as a bound of tokens allows")
     add("--max_batch_size", type=int, metavar="N", help="upper bound for --batch_size auto")
+    add("--decode_workers", type=int, metavar="N", help="clips decoded at once (default: one a core, 4 at most)")
+    add(
+        "--decode_memory",
+        metavar="SIZE",
+        help="frames that may be in memory at once: bytes, or such as 512M or 2G of 1024 (default 1G)",
+    )
     add("--device", metavar="NAME", help="such as cuda, cuda:0, cpu")
     add(
         "--seed",
@@ -389,6 +395,7 @@ def _options(args: argparse.Namespace, arguments: list[str]) -> Any:
         repeats=args.repeats,
         batch_size=args.batch_size,
         max_batch_size=args.max_batch_size,
+        decode_limits=_decode_limits(args),
         device=args.device,
         gen_kwargs=args.gen_kwargs or {},
         system_instruction=args.system_instruction,
@@ -418,6 +425,17 @@ def _destinations(args: argparse.Namespace, options: Any) -> Any:
     )
     destinations.refuse_missing_packages()
     return destinations
+
+
+def _decode_limits(args: argparse.Namespace) -> Any:
+    from harness_ext.prefetch import DecodeLimits, read_bytes
+
+    given: dict[str, int] = {}
+    if args.decode_workers is not None:
+        given["workers"] = args.decode_workers
+    if args.decode_memory is not None:
+        given["memory"] = read_bytes(args.decode_memory, "--decode_memory")
+    return DecodeLimits(**given)
 
 
 def _samples(given: Any) -> Any:

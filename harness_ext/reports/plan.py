@@ -11,7 +11,7 @@ from rich.text import Text
 from harness_ext.cli.progress import clock
 from harness_ext.plan import RunPlan, TaskPlan
 
-HEADINGS = ("questions", "prompt tokens", "of video", "new tokens ≤", "missing clips", "video", "decode")
+HEADINGS = ("questions", "prompt tokens", "of video", "new tokens ≤", "clips", "missing", "video", "decode")
 
 
 def print_plan(plan: RunPlan, console: Console) -> None:
@@ -37,6 +37,7 @@ def _cells(task: TaskPlan) -> Iterator[str]:
     yield _count(task.prompt_tokens, about=clips is not None)
     yield _count(clips.tokens, about=True) if clips else "–"
     yield f"{task.new_tokens:,}"
+    yield f"{clips.count:,}" if clips else "–"
     yield f"{task.missing:,}" if task.missing else "–"
     yield f"~{clock(clips.seconds)}" if clips else "–"
     yield f"~{clock(clips.decode_seconds)}" if clips else "–"
@@ -51,6 +52,7 @@ def _totals(tasks: list[TaskPlan]) -> Iterator[str]:
     yield _count(None if None in prompts else sum(n or 0 for n in prompts), about=bool(clips))
     yield _count(None if not video or None in video else sum(n or 0 for n in video), about=True)
     yield f"{sum(task.new_tokens for task in tasks):,}"
+    yield f"{sum(estimate.count for estimate in clips):,}" if clips else "–"
     yield f"{missing:,}" if missing else "–"
     yield f"~{clock(sum(estimate.seconds for estimate in clips))}" if clips else "–"
     yield f"~{clock(sum(estimate.decode_seconds for estimate in clips))}" if clips else "–"

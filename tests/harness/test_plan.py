@@ -43,7 +43,7 @@ def test_decoding_of_the_command_counts(meld_root: Path) -> None:
 def test_clips_are_estimated_from_some_of_them() -> None:
     plan = plan_of(tasks=["mmla_emotion_meld"], data_dir="sample:40")
     (task,) = plan.tasks
-    assert task.clips.probed == PROBES < task.requests == 40
+    assert task.clips.probed == PROBES < task.clips.count == task.requests == 40
     assert task.clips.seconds == pytest.approx(40 * 1.2, rel=0.01)
     assert task.clips.decode_seconds > 0 and task.clips.unreadable == 0
     assert task.clips.frame_bytes == 4 * 112 * 112 * 3

@@ -3,12 +3,13 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from itertools import islice
+from collections import deque
+from collections.abc import Sequence
 
 import pytest
 
-from harness_ext.prefetch import Ahead, DecodeLimits, prefetched
+from harness_ext.prefetch import Ahead, DecodeLimits, in_batches, read_bytes
+from mmla_tasks.errors import UsageError
 
 
 class Thing:
@@ -22,12 +23,31 @@ def ours() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("mmla-prefetch")]
 
 
-def test_batches_come_in_order_with_their_items() -> None:
-    batches = [[3, 1], [2], [9, 8, 7]]
-    used = prefetched(batches, Thing, lambda batch, things: (list(batch), [thing.item for thing in things]))
-    assert list(used) == [(batch, batch) for batch in batches]
-    assert list(prefetched([], Thing, lambda batch, things: batch)) == []
+def pairs(batch: Sequence[object], another: object) -> bool:
+    return len(batch) < 2
+
+
+def keys(batch: dict[int, object]) -> list[int]:
+    return list(batch)
+
+
+def test_batches_come_in_order_and_one_thing_always_fits() -> None:
+    with Ahead([3, 1, 2, 9, 8], Thing, depth=2) as ahead:
+        batches = in_batches(ahead, pairs, lambda batch: [(item, thing.item) for item, thing in batch.items()])
+        assert list(batches) == [[(3, 3), (1, 1)], [(2, 2), (9, 9)], [(8, 8)]]
+    with Ahead(range(3), int, depth=2) as ahead:
+        assert list(in_batches(ahead, lambda batch, another: False, keys)) == [[0], [1], [2]]
+    with Ahead([], int, depth=2) as ahead:
+        assert list(in_batches(ahead, pairs, keys)) == []
     assert ours() == []
+
+
+def test_a_batch_is_filled_by_what_was_loaded() -> None:
+    """Lengths are known only then; none above the bound shares a batch."""
+    lengths = [7, 2, 2, 1, 5, 5, 1]
+    with Ahead(range(7), lengths.__getitem__, depth=1) as ahead:
+        batches = in_batches(ahead, lambda batch, another: sum(batch) + another <= 6, keys)
+        assert list(batches) == [[0], [1, 2, 3], [4], [5, 6]]
 
 
 def test_the_next_batch_is_loaded_while_this_one_is_used_and_no_other() -> None:
@@ -40,14 +60,15 @@ def test_the_next_batch_is_loaded_while_this_one_is_used_and_no_other() -> None:
             second.set()
         return item
 
-    def use(batch: object, items: list[int]) -> list[int]:
-        if items == [0, 1]:
+    def use(batch: dict[int, int]) -> list[int]:
+        if 0 in batch:
             assert second.wait(10)  # would never come without prefetch
             time.sleep(0.05)
             assert sorted(loaded) == [0, 1, 2, 3]
-        return items
+        return list(batch)
 
-    assert list(prefetched(([n, n + 1] for n in range(0, 8, 2)), load, use)) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    with Ahead(range(8), load, depth=2) as ahead:
+        assert list(in_batches(ahead, pairs, use)) == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_two_batches_are_alive_at_most() -> None:
@@ -59,33 +80,15 @@ def test_two_batches_are_alive_at_most() -> None:
         alive.append(weakref.ref(thing))
         return thing
 
-    def use(batch: object, things: list[Thing]) -> int:
+    def use(batch: dict[int, Thing]) -> int:
         nonlocal most
         time.sleep(0.01)  # time enough to load what may be loaded
         most = max(most, sum(ref() is not None for ref in alive))
-        return len(things)
+        return len(batch)
 
-    assert sum(prefetched([[n] * 3 for n in range(9)], load, use)) == 27
+    with Ahead(range(27), load, depth=3) as ahead:
+        assert sum(in_batches(ahead, lambda batch, another: len(batch) < 3, use)) == 27
     assert 3 < most <= 6
-
-
-def test_batches_are_planned_one_ahead() -> None:
-    size, planned = 4, []
-
-    def plan() -> Iterator[list[int]]:
-        left = list(range(12))
-        while left:
-            planned.append(size)
-            batch, left = left[:size], left[size:]
-            yield batch
-
-    def use(batch: list[int], items: list[int]) -> list[int]:
-        nonlocal size
-        size = 2
-        return items
-
-    assert list(prefetched(plan(), int, use)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [10, 11]]
-    assert planned == [4, 4, 2, 2]
 
 
 def load_but_not_5(item: int) -> int:
@@ -94,38 +97,59 @@ def load_but_not_5(item: int) -> int:
     return item
 
 
-def test_an_error_is_raised_when_its_batch_has_its_turn() -> None:
+def test_an_error_is_raised_when_everything_before_it_has_been_used() -> None:
     got = []
-    with pytest.raises(ValueError, match="5 is bad"):
-        for items in prefetched([[1, 2], [3, 4], [5, 6], [7, 8]], load_but_not_5, lambda batch, items: items):
+    with Ahead(range(8), load_but_not_5, depth=3) as ahead, pytest.raises(ValueError, match="5 is bad"):
+        for items in in_batches(ahead, lambda batch, another: len(batch) < 3, keys):
             got.append(items)
-    assert got == [[1, 2], [3, 4]]
+    assert got == [[0, 1, 2], [3, 4]]
     assert ours() == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_in_use_and_an_early_stop_leave_no_thread(error: type[BaseException]) -> None:
-    def use(batch: list[int], items: list[int]) -> list[int]:
-        if items == [2]:
+    def use(batch: dict[int, int]) -> list[int]:
+        if 2 in batch:
             raise error
-        return items
+        return list(batch)
 
-    with pytest.raises(error):
-        list(prefetched([[n] for n in range(5)], int, use))
+    with pytest.raises(error), Ahead(range(5), int, depth=1) as ahead:
+        list(in_batches(ahead, pairs, use))
     assert ours() == []
-    stopped = prefetched([[n] for n in range(5)], int, lambda batch, items: items)
-    assert list(islice(stopped, 2)) == [[0], [1]]
-    assert ours()
-    stopped.close()  # type: ignore[attr-defined]
+    with Ahead(range(5), int, depth=1) as ahead:
+        assert next(in_batches(ahead, pairs, keys)) == [0, 1]
+        assert ours()
     assert ours() == []
 
 
 def test_waits_are_counted() -> None:
-    waits: list[float] = []
-    list(prefetched([[0.05], [0.0]], time.sleep, lambda batch, items: time.sleep(0.01), waited=waits.append))
-    assert len(waits) == 2
-    assert waits[0] >= 0.04
-    assert waits[1] < 0.04
+    with Ahead([0.05, 0.0], time.sleep, limits=DecodeLimits(1), depth=2) as ahead:
+        ahead.take()
+        assert ahead.waited_seconds >= 0.04
+        time.sleep(0.02)
+        before = ahead.waited_seconds
+        ahead.take()
+        assert ahead.waited_seconds - before < 0.02
+
+
+def test_what_is_held_counts_by_its_real_size_once_loaded() -> None:
+    """The bound lets one in at its cost of 60; three are held when they turn out to be 20 each, and no fourth."""
+    loaded: list[int] = []
+
+    def load(item: int) -> int:
+        loaded.append(item)
+        return 20
+
+    with Ahead(range(6), load, cost=lambda item: 60, size=int, limits=DecodeLimits(2, 110), depth=6) as ahead:
+        deadline = time.monotonic() + 10
+        while ahead.held_bytes != 60 or len(loaded) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert loaded == [0, 1, 2]
+        item, _ = ahead.take()
+        ahead.done(item)
+        assert [ahead.take()[0] for _ in range(2)] == [1, 2]
 
 
 def test_no_more_bytes_are_alive_than_the_bound() -> None:
@@ -140,23 +164,36 @@ def test_no_more_bytes_are_alive_than_the_bound() -> None:
         return item
 
     with Ahead(range(40), load, cost=lambda n: 30, limits=DecodeLimits(3, 100), depth=99) as ahead:
-        taken = []
-        while ahead:
+        taken: deque[int] = deque()
+        done = []
+        while ahead or taken:
             while ahead.head is not None:
                 taken.append(ahead.take()[0])
             time.sleep(0.001)
             with lock:
                 alive -= 30
-            ahead.done(0)
-    assert taken == list(range(40))
+            done.append(taken.popleft())
+            ahead.done(done[-1])
+    assert done == list(range(40))
     assert most == 90
 
 
 def test_one_item_larger_than_the_bound_is_let_through_alone() -> None:
-    used = prefetched(
-        [[n] for n in range(4)], int, lambda batch, items: items, cost=lambda n: 500, limits=DecodeLimits(2, 100)
-    )
-    assert list(used) == [[0], [1], [2], [3]]
+    with Ahead(range(4), int, cost=lambda n: 500, limits=DecodeLimits(2, 100), depth=3) as ahead:
+        assert list(in_batches(ahead, pairs, keys)) == [[0], [1], [2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512M", 512 << 20), ("2G", 2 << 30), ("1.5k", 1536), ("70000", 70_000), ("64 MiB", 64 << 20)]
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert read_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1G", "3Q", "1e9", "two"])
+def test_what_is_no_size_is_said(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--decode_memory .*is no size"):
+        read_bytes(text, "--decode_memory")
 
 
 def test_taking_what_may_not_be_loaded_is_an_error_and_no_hang() -> None:

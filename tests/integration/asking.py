@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness_ext.backends.hf import HFLabelLM, Options
+from harness_ext.backends.hf import HFLabelLM, Options, batch_bound
 from harness_ext.catalogue import Catalogue
 from harness_ext.requests import Request, Response
 
@@ -41,7 +41,7 @@ def request_of(lm: HFLabelLM, dataset: str, text: str, number: int = 0, chat: bo
 
 def answered(lm: HFLabelLM, requests: list[Request], **options: Any) -> list[Response]:
     lm.options = Options(**options)
-    lm.batch_size = int(options.get("batch_size", 1))
+    lm._bound = batch_bound(lm.options, "cpu")
     answers = dict(lm.answer(requests))
     return [answers[i] for i in range(len(requests))]
 

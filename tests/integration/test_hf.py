@@ -11,12 +11,14 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness_ext.backends.hf import HFLabelLM, Options
+from harness_ext.backends.hf_batch import BatchBound, Prepared
 from harness_ext.questions import Question
 from harness_ext.requests import Request, Response
 from mmla_tasks.errors import ClipError, MissingExtraError, MmlaError, ModelError
@@ -307,23 +309,54 @@ def test_a_clip_of_one_frame_is_shown_as_one_frame(
     assert ranked in short.answer_forms
 
 
-def test_a_batch_planned_before_memory_ran_out_is_cut(
+def test_memory_that_runs_out_halves_this_batch_and_those_that_follow(
     video_lm: HFLabelLM, clip_requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
     right = video_lm._generate
+    one_by_one = answered(video_lm, clip_requests * 4)
 
-    def small_memory(questions: list[Question]) -> list[Response]:
-        asked.append(len(questions))
-        if len(questions) > 2:
+    def small_memory(batch: list[Prepared]) -> list[Response]:
+        asked.append(len(batch) * max(one.length for one in batch))
+        if asked[-1] > 1000:
             raise torch.OutOfMemoryError
-        return right(questions)
+        return right(batch)
 
     monkeypatch.setattr(video_lm, "_generate", small_memory)
-    long_enough = [clip_requests[i] for i in (0, 1, 3)]  # clips with fewer frames are asked apart
-    answers = answered(video_lm, long_enough * 4, batch_size=4)
-    assert asked == [4, 2, 2, 2, 2, 2, 2]
-    assert len(answers) == 12
+    assert answered(video_lm, clip_requests * 4, batch_size=4) == one_by_one
+    assert asked[0] > 1000  # four of the largest clips
+    assert max(asked[1:]) <= 1000
+    assert video_lm._bound.tokens == asked[0] // 2
+
+
+def test_a_single_question_that_does_not_fit_is_named(
+    video_lm: HFLabelLM, clip_requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(batch: list[Prepared]) -> list[Response]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(video_lm, "_generate", no_memory)
+    with pytest.raises(ModelError, match=r"document 1, alone[\s\S]*48\d tokens[\s\S]*20\.00 GiB[\s\S]*num_frames"):
+        answered(video_lm, clip_requests[1:2], batch_size=4)
+
+
+def test_a_batch_is_filled_by_tokens(
+    video_lm: HFLabelLM, clip_requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Video tokens count, though nobody knows them before the clips are decoded."""
+    batches: list[list[int]] = []
+    right = video_lm._generate
+
+    def noting(batch: list[Prepared]) -> list[Response]:
+        batches.append([one.length for one in batch])
+        return right(batch)
+
+    monkeypatch.setattr(video_lm, "_generate", noting)
+    answered(video_lm, clip_requests * 3, batch_size="auto", max_batch_tokens=1500)
+    assert sum(map(len, batches)) == 12
+    assert all(len(lengths) * max(lengths) <= 1500 for lengths in batches)
+    for lengths, after in pairwise(batches):
+        assert (len(lengths) + 1) * max(*lengths, after[0]) > 1500
 
 
 def test_an_error_while_answers_are_kept_leaves_no_thread(
@@ -340,7 +373,7 @@ def test_an_error_while_answers_are_kept_leaves_no_thread(
         def add(self, *args: Any) -> None:
             raise OSError("No space left on device")
 
-    video_lm.options, video_lm.batch_size = Options(), 1
+    video_lm.options, video_lm._bound = Options(), BatchBound(1)
     instances = [SimpleNamespace(request=request) for request in clip_requests]
     with session(Session(journal=FullDisk())), pytest.raises(OSError, match="No space left"):  # type: ignore[arg-type]
         answer_all(video_lm, instances)
