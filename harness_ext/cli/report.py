@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,6 +22,8 @@ DEFAULT_THUMBNAILS = 20
 
 def main(arguments: list[str]) -> int:
     """Write a report and name its files."""
+    from harness_ext.cli.run import relative
+    from harness_ext.reports import hub_files
     from harness_ext.reports.bundle import opened_run
     from harness_ext.reports.report import ReportOptions, write_report
 
@@ -34,7 +35,8 @@ def main(arguments: list[str]) -> int:
     with ExitStack() as stack:
         runs = [stack.enter_context(opened_run(path)) for path in args.runs]
         written = write_report(runs, folder, options, announce=lambda line: print(line, flush=True))
-    print("wrote " + ", ".join(_relative(path) for path in written))
+        print("wrote " + ", ".join(relative(path) for path in written))
+        hub_files.handle(args, runs, print)
     return 0
 
 
@@ -43,12 +45,8 @@ def _beside(run: Path) -> Path:
     return run.with_name(f"{run.stem}-report") if run.is_file() else run / "report"
 
 
-def _relative(path: Path) -> str:
-    shown = os.path.relpath(path)
-    return (str(path) if shown.startswith("..") else shown) + ("/" if path.is_dir() else "")
-
-
 def _parser() -> argparse.ArgumentParser:
+    from harness_ext.reports import hub_files
     from mmla_tasks.published import METHODS
 
     parser = argparse.ArgumentParser(
@@ -67,7 +65,11 @@ def _parser() -> argparse.ArgumentParser:
         help="run folder or bundle; several: one model in several modalities",
     )
     add("--output", type=Path, metavar="FOLDER", help="where the files go (default: RUN/report)")
-    add("--method", choices=METHODS, help="published rows to stand beside (default: zero_shot; none with an adapter)")
+    add(
+        "--method",
+        choices=METHODS,
+        help="published rows to stand beside (default: the run's own method)",
+    )
     add("--with_texts", action="store_true", help="show the utterances in the table of samples")
     add(
         "--thumbnails",
@@ -80,4 +82,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--i_have_the_rights", action="store_true", help="you may pass on texts and frames of IEMOCAP and MOSI")
     add("--bundle", type=Path, metavar="FILE", help="also pack what somebody needs to verify the run, as a ZIP file")
+    hub_files.add_arguments(parser)
     return parser

@@ -90,13 +90,14 @@ def print_outcome(outcome: Any, console: Any, scores: bool = True) -> None:
     if usage := outcome.results["mmla"].get("usage"):
         console.print(usage_line(usage))
     if outcome.written:
-        names = ", ".join(_relative(path) for path in outcome.written)
+        names = ", ".join(relative(path) for path in outcome.written)
         console.print(f"wrote {names}", markup=False)
     else:
         console.print("nothing was written: name a folder with --run_dir to keep results, samples and a score card")
 
 
-def _relative(path: Path) -> str:
+def relative(path: Path) -> str:
+    """A path as it is typed from here; a folder ends in a slash."""
     shown = os.path.relpath(path)
     return (str(path) if shown.startswith("..") else shown) + ("/" if path.is_dir() else "")
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness_ext.reports.console import time_line
 from harness_ext.reports.run_files import Run
+from harness_ext.usage import usage_line
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ def made(run: Run) -> Iterator[Fact]:
     yield Fact("seeds", ", ".join(f"{n} {config[f'{n}_seed']}" for n in _SEEDS if config.get(f"{n}_seed") is not None))
     yield Fact("data", _data(facts))
     yield Fact("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
-    yield Fact("time", _timings(run.results.get("timings", {})))
+    if facts.get("usage"):
+        yield Fact("usage", usage_line(facts["usage"]))
+    if timings := run.results["timings"]:  # a merged run has none of its own
+        yield Fact("time", time_line(timings, timings["total"]).removeprefix("time "))
 
 
 _SEEDS = ("random", "numpy", "torch", "fewshot")
@@ -83,13 +88,6 @@ def _data(facts: Mapping[str, Any]) -> str:
         return "files beside the task YAMLs"
     revision = f" @ {root['revision']}" if root.get("revision") else ""
     return f"{root['given']} ({root['kind']}){revision}"
-
-
-def _timings(timings: Mapping[str, Any]) -> str:
-    """Stages in the order of the run, the total last."""
-    seconds = {name: value for name, value in timings.items() if isinstance(value, (int, float))}
-    ordered = sorted(seconds, key=lambda name: name == "total")
-    return ", ".join(f"{name} {seconds[name]:,.1f} s" for name in ordered)
 
 
 def _plain(values: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ class ReportOptions:
     """What a report holds besides scores."""
 
     method: Method | None = None
-    """Published rows to stand beside; else zero-shot, and none for a run with an adapter."""
+    """Of the published rows that stand beside; else what the run tells, see `report_data.method_told`."""
     with_texts: bool = False
     """Whether the table of samples shows the utterances."""
     thumbnails: int = 0

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness_ext.catalogue import TEXT_SUFFIX, packaged_labels
+from harness_ext.reports.benchmark import method_of
 from harness_ext.reports.provenance import Fact, made, protocol_deltas
 from harness_ext.reports.run_files import Run, SampleRow
 from harness_ext.reports.table import Average, averages, notes
 from mmla_tasks.calibration import Calibration, RankedAnswer, calibration
-from mmla_tasks.published import Method, human, leaderboard_average, prior_best, published, source
+from mmla_tasks.published import METHODS, Method, human, leaderboard_average, prior_best, published, source
 from mmla_tasks.root import SAMPLE_NOTE
 from mmla_tasks.scorers import METRICS, ClassScores, ConfusionMatrix
 from mmla_tasks.statistics import Baseline, ClassIntervals, Interval, class_intervals, metric_intervals
@@ -134,7 +135,7 @@ class RunReport:
     date: str
     sample_data: bool
     method: Method | None
-    """What the run is compared with; None where it is not known how its adapter was trained."""
+    """Of the published rows that stand beside; None for few-shot runs and adapters that nobody told the training of."""
     notes: Sequence[str]
     tasks: Sequence[TaskReport]
     dimensions: Sequence[DimensionReport]
@@ -169,13 +170,13 @@ def run_report(run: Run, method: Method | None = None) -> RunReport:
 
     Args:
         run: A finished run.
-        method: Published rows to stand beside; else zero-shot, and none for a run with an adapter.
+        method: Of the published rows that stand beside; else what the run tells, see `method_told`.
 
     Raises:
         RunFilesError: Its samples are missing or damaged.
     """
     facts, config = run.facts, run.results["config"]
-    chosen = method or (None if has_adapter(run) else "zero_shot")
+    chosen = method or method_told(run)
     tasks = [_task(run, name, chosen) for name in run.tasks]
     means = averages(run.results)
     whole = any(average.name == "all rows (leaderboard)" for average in means)
@@ -202,9 +203,12 @@ def run_report(run: Run, method: Method | None = None) -> RunReport:
     )
 
 
-def has_adapter(run: Run) -> bool:
-    """Whether weights were trained and added to the model."""
-    return bool(run.facts["model"].get("peft"))
+def method_told(run: Run) -> Method | None:
+    """The method of a run; None where nothing published compares, or it is not known how its adapter was trained."""
+    told = method_of(run)
+    if told == "zero_shot" and run.facts["model"].get("peft"):
+        return None
+    return next((method for method in METHODS if method == told), None)
 
 
 def modality_of(run: Run) -> str:

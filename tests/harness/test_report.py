@@ -142,9 +142,13 @@ def test_a_run_with_an_adapter_is_compared_when_its_training_is_known(ranked: Pa
     (tmp_path / "results.json").write_text(json.dumps(results))
     (tmp_path / "samples").symlink_to(ranked / "samples")
     write_report([read_run(tmp_path)], tmp_path / "report")
-    assert "--method sft" in (tmp_path / "report" / "report.html").read_text()
+    assert "No published models stand beside" in (tmp_path / "report" / "report.html").read_text()
     write_report([read_run(tmp_path)], tmp_path / "report", ReportOptions(method="sft"))
-    assert "--method sft" not in (tmp_path / "report" / "report.html").read_text()
+    assert "No published models stand beside" not in (tmp_path / "report" / "report.html").read_text()
+    results["mmla"]["method"] = "it"
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    write_report([read_run(tmp_path)], tmp_path / "report")
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["method"] == "it"
 
 
 def test_equal_runs_make_equal_reports(ranked: Path, report: Path, tmp_path: Path) -> None:
@@ -376,7 +380,7 @@ def test_a_folder_that_cannot_be_written_is_named(ranked: Path, tmp_path: Path, 
     assert ran.status == 2 and "cannot be written" in ran.err and str(tmp_path / "file") in ran.err
 
 
-# ── bundles ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── for others ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_bundle_is_written_beside_and_can_be_reported(ranked: Path, tmp_path: Path, mmla: Callable[..., Any]) -> None:
@@ -386,3 +390,8 @@ def test_a_bundle_is_written_beside_and_can_be_reported(ranked: Path, tmp_path: 
     assert ran.status == 0 and (tmp_path / "run-report" / "report.html").is_file()
     ran = mmla("report", tmp_path / "run.zip", "--with_texts")
     assert ran.status == 2 and "a bundle holds no texts" in ran.err
+
+
+def test_hub_files_are_written_where_there_are_scores_to_publish(ranked: Path, mmla: Callable[..., Any]) -> None:
+    ran = mmla("report", ranked, "--hub_files", ranked / "hub")
+    assert ran.status == 2 and "holds no benchmark scores" in ran.err and "echo" in ran.err
