@@ -1,4 +1,4 @@
-# make demo | test | test-slow | check | golden | clean. Each sets up what it needs.
+# make demo | test | test-slow | test-browser | check | golden | clean. Each sets up what it needs.
 # MMLA_VENV names another virtual environment; CONSTRAINTS= (empty) installs newest versions.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ STAMP := $(VENV)/.mmla-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test test-slow check format golden clean
+.PHONY: setup demo test test-slow test-browser check format golden clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --timeout 900 --durations 8
+
+# Reports in Chromium (Debian: apt-get install chromium); screenshots stay in tests/browser/screenshots.
+test-browser: setup
+	$(BIN)/python -m pytest -m browser tests/browser
 
 check: setup
 	$(BIN)/ruff check .

@@ -123,7 +123,7 @@ def empty(width: float, height: float, rows: int = 1, columns: int = 1, **option
 def finished(canvas: Canvas, name: str, title: str, description: str) -> Picture:
     """Render a figure; equal figures give equal bytes."""
     svg, png = io.StringIO(), io.BytesIO()
-    canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    canvas.savefig(svg, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None})
     canvas.savefig(png, format="png", dpi=144, facecolor=PAPER, metadata={"Software": None})
     return Picture(name, title, description, svg.getvalue(), png.getvalue())
 
