@@ -207,7 +207,8 @@ def _confusion(task: TaskReport) -> Picture:
     """Gold labels by answers: counts, shaded by their share of the gold label's rows."""
     from matplotlib.patches import Rectangle
 
-    rows, cell = len(task.labels), 0.34 if len(task.labels) > 12 else 0.44
+    rows = len(task.labels)
+    cell = 0.44 if rows <= 12 else min(0.34, 20 / rows)  # inches
     columns = [*task.labels, "no label", "several"] if task.counts["unparsed"] else list(task.labels)
     counts = [row[: len(columns)] for row in task.confusion["counts"]]
     canvas, axes = empty(1.9 + cell * len(columns), 1.7 + cell * rows)
