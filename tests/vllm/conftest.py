@@ -1,12 +1,11 @@
 """The real engine on the CPU, beside transformers in the same environment. Run by `make test-vllm`.
 
-An engine takes most of a minute to start: one for texts, with two adapters, and one for clips serve all tests that only
-ask. Nothing here skips for want of vLLM: whoever asks for these tests wants them run.
+An engine takes most of a minute to start: one for texts, one for clips and one with two adapters serve all tests that
+only ask. Nothing here skips for want of vLLM: whoever asks for these tests wants them run.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,13 +54,11 @@ def write_adapter(base: Path, folder: Path, *, seed: int = 0, rank: int = 4, zer
 
 
 @pytest.fixture(scope="session")
-def texts(smollm2: Path, adapters: Path) -> Iterator[Any]:  # noqa: F811
-    """SmolLM2 in vLLM with two adapters; requests of other tasks are answered by the base."""
+def texts(smollm2: Path) -> Iterator[Any]:  # noqa: F811
+    """SmolLM2 in vLLM."""
     from harness_ext.backends.vllm import VLLMLabelLM
 
-    mapping = adapters / "adapters.json"
-    mapping.write_text(json.dumps({task: task for task in TASKS}))
-    lm = VLLMLabelLM(str(smollm2), peft=str(mapping), distributed_executor_backend="uni", **ENGINE)
+    lm = VLLMLabelLM(str(smollm2), **ENGINE)
     yield lm
     lm.close()
 
@@ -71,7 +68,7 @@ def clips(tiny_qwen2_vl: Path) -> Iterator[Any]:  # noqa: F811
     """A tiny Qwen2-VL in vLLM."""
     from harness_ext.backends.vllm import VLLMLabelLM
 
-    lm = VLLMLabelLM(str(tiny_qwen2_vl), num_frames=4, distributed_executor_backend="uni", **ENGINE)
+    lm = VLLMLabelLM(str(tiny_qwen2_vl), num_frames=4, **ENGINE)
     yield lm
     lm.close()
 

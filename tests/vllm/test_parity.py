@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,25 +13,13 @@ from harness_ext.session import Session, session
 from mmla_tasks.records import Clip
 from tests.integration.asking import FEW_LABELS, request_of
 
-from .conftest import TASKS
+from .comparing import NEAR, NEW_TOKENS, SETTINGS, answers, assert_scores_near
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
 DATASETS = ("MIntRec", "MELD", "CH-SIMSv2.0")
 ROWS = 20
 CLIPS = 40
-NEW_TOKENS = 16
-NEAR = 1e-3
-"""Nats; and logits, where two answers part."""
-SETTINGS = {"max_gen_toks": NEW_TOKENS, "do_sample": False, "until": [], "repetition_penalty": 1.0}
-
-
-def answers(lm: Any, requests: list[Request], mode: str) -> list[Response]:
-    lm.options = replace(lm.options, answer=mode)
-    lm.batch_size = 8
-    found = dict(lm.answer(requests))
-    assert sorted(found) == list(range(len(requests)))
-    return [found[i] for i in range(len(requests))]
 
 
 def prompt_ids(lm: Any, request: Request) -> list[int]:
@@ -73,14 +60,6 @@ def gap_where_they_part(lm: Any, request: Request, one: str, other: str) -> floa
     with torch.inference_mode():
         best = lm.model(**inputs).logits[0, -1].topk(2).values
     return float(best[0] - best[1])
-
-
-def assert_scores_near(ours: list[Response], theirs: list[Response]) -> None:
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.label_scores is not None and b.label_scores is not None
-        assert a.label_scores.keys() == b.label_scores.keys() and a.label_tokens == b.label_tokens
-        assert max(abs(a.label_scores[label] - b.label_scores[label]) for label in b.label_scores) < NEAR
-        assert a.prompt_tokens == b.prompt_tokens and a.frames == b.frames
 
 
 @pytest.fixture(scope="module")
@@ -149,33 +128,6 @@ def test_time_is_noted_by_stage(texts: Any, rows: list[Request]) -> None:
     with session(Session()) as active:
         answers(texts, rows[:2], "generate")
     assert {"preprocess", "prefill", "generate"} <= active.timings.seconds.keys()
-
-
-def test_each_task_is_answered_by_its_own_adapter(
-    texts: Any, hf_texts: Any, adapters: Path, rows: list[Request]
-) -> None:
-    from harness_ext.backends.hf import HFLabelLM
-
-    plain = rows[:3]
-    asked = {task: [replace(request, task=task) for request in plain] for task in TASKS}
-    mixed = [request for three in zip(*asked.values(), plain, strict=True) for request in three]  # in one batch
-    for mode in ("generate", "rank"):
-        ours = answers(texts, mixed, mode)
-        by_task = {task: ours[n :: len(TASKS) + 1] for n, task in enumerate((*TASKS, "base"))}
-        for task in TASKS:
-            alone = HFLabelLM(str(texts.loaded_identity["pretrained"]), dtype="float32", peft=str(adapters / task))
-            theirs = answers(alone, asked[task], mode)
-            if mode == "rank":
-                assert_scores_near(by_task[task], theirs)
-            else:
-                assert [str(answer) for answer in by_task[task]] == [str(answer) for answer in theirs]
-        assert len({tuple(map(str, found)) for found in by_task.values()}) == 3 or mode == "rank"
-
-
-def test_a_journal_key_holds_the_adapter_of_its_own_task(texts: Any, rows: list[Request]) -> None:
-    keys = [texts.task_identity(task)["peft"]["digest"] for task in (*TASKS, TASKS[0] + "_text")]
-    assert keys[0] == keys[2] != keys[1]
-    assert "peft" not in texts.identity() and texts.task_identity("mmla_sentiment_mosi") == {}
 
 
 # ---- clips -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import pytest
 from mmla_tasks.errors import ModelError
 from tests.integration.asking import request_of
 
-from .conftest import ENGINE, TASKS, engine_processes, write_adapter
+from .conftest import ENGINE, engine_processes
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
@@ -74,7 +74,7 @@ def test_the_default_engine_ends_with_an_interrupt(smollm2: Path, tmp_path: Path
 def test_an_engine_without_room_does_not_start(smollm2: Path, mmla: Callable[..., Any], tmp_path: Path) -> None:
     ran = mmla(
         "run", "--model", "mmla-vllm", "--model_args",
-        f"pretrained={smollm2},{ARGS},kv_cache_memory_bytes=1000000,distributed_executor_backend=uni",
+        f"pretrained={smollm2},{ARGS},kv_cache_memory_bytes=1000000",
         "--tasks", "mmla_intent_text", "--data_dir", "sample", "--limit", 1, "--run_dir", tmp_path,
     )  # fmt: skip
     assert ran.status == 2
@@ -129,60 +129,3 @@ def test_generation_arguments_that_vllm_does_not_take(texts: Any) -> None:
     for wrong, said in (({"num_beams": 2}, "num_beams"), ({"repetition_penalty": -1.0}, "repetition_penalty")):
         with pytest.raises(ModelError, match=said):
             list(texts.answer([replace(request, gen_kwargs={**request.gen_kwargs, **wrong})]))
-
-
-def test_an_adapter_of_another_base(tiny_qwen2_vl: Path, smollm2: Path, adapters: Path) -> None:
-    from harness_ext.backends.vllm import VLLMLabelLM
-
-    config = json.loads((smollm2 / "config.json").read_text())
-    other = adapters.parent / "other"
-    if not other.is_dir():
-        shutil.copytree(smollm2, other, ignore=shutil.ignore_patterns("*.safetensors"))
-        (other / "config.json").write_text(json.dumps({**config, "num_key_value_heads": 9}))
-    with pytest.raises(ModelError, match="belong to another base") as fault:
-        VLLMLabelLM(str(other), peft=str(adapters), **ENGINE)
-    assert "v_proj: 192 x 576 in the adapter, 576 x 576 in the model" in str(fault.value)
-    assert str(smollm2) in str(fault.value)
-
-
-def test_an_adapter_that_changes_nothing_or_fits_no_layer(
-    texts: Any, smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from harness_ext.adapters import Adapters
-
-    texts._in_flight.call(texts._try_adapters)
-    zero = write_adapter(smollm2, tmp_path / "zero", zero=True)
-    odd = tmp_path / "odd"
-    shutil.copytree(texts.adapters.of(TASKS[0]).path, odd)
-    rename_layers(odd / "adapter_model.safetensors")
-    for folder, said in ((zero, "changes nothing"), (odd, "cannot be loaded into this model")):
-        monkeypatch.setattr(texts, "adapters", Adapters.read(str(folder)))
-        monkeypatch.setitem(texts.__dict__, "_loras", loras_of(texts, number=90 + len(said)))
-        with pytest.raises(ModelError, match=said):
-            texts._in_flight.call(texts._try_adapters)
-
-
-def loras_of(lm: Any, number: int) -> dict[Any, Any]:
-    """The request of the one adapter, under a number that the engine has not seen."""
-    from vllm.lora.request import LoRARequest
-
-    (adapter,) = lm.adapters.all
-    return {adapter: LoRARequest(adapter.path.name, number, str(adapter.path))}
-
-
-def rename_layers(weights: Path) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    save_file({name.replace("self_attn", "attention"): value for name, value in load_file(weights).items()}, weights)
-
-
-def test_a_task_without_its_adapter_is_named_before_the_engine_starts(
-    smollm2: Path, adapters: Path, mmla: Callable[..., Any]
-) -> None:
-    ran = mmla(
-        "run", "--model", "mmla-vllm", "--model_args", f"pretrained={smollm2},peft={adapters},{ARGS}",
-        "--tasks", "mmla_intent_text,mmla_emotion_text", "--data_dir", "sample", "--limit", 1,
-    )  # fmt: skip
-    assert ran.status == 2
-    assert "has no adapter for 2 of the tasks" in ran.err
-    assert "mmla_intent_mintrec2_text" in ran.err and "mmla_emotion_iemocap_text" in ran.err
