@@ -35,6 +35,11 @@ class Source:
     """What an id names up to its last underscore, such as ``dialogue``; empty where ids show nothing of that kind."""
 
     @property
+    def restricted(self) -> bool:
+        """Whether the owners hand the data out themselves, to people who agree to their terms."""
+        return not self.videos_published
+
+    @property
     def next_step_for_videos(self) -> str:
         """What to type, or where to go, to have the clips."""
         return self.how_to_get_videos or f"download {self.folder}'s archive from the Hub dataset {HUB_REPOSITORY}"

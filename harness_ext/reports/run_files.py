@@ -48,7 +48,8 @@ class Run:
     def model(self) -> str:
         """What the run is called in tables: the model's name, without the folders that it lies in."""
         args = self.results["config"]["model_args"] or {}
-        name = str(args.get("pretrained") or args.get("model") or self.results["config"]["model"])
+        named = args.get("pretrained") or args.get("model") or self.facts["model"].get("name")
+        name = str(named or self.results["config"]["model"])
         return Path(name).name if name.startswith(("/", ".", "~")) else name
 
     @cached_property
