@@ -34,7 +34,7 @@ demo: setup
 	    --tasks mmla_text --data_dir sample --answer rank --run_dir runs/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --timeout 900 --durations 8
