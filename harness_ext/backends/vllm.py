@@ -302,6 +302,8 @@ class VLLMLabelLM(ProcessorLM):
         return str(self._in_flight.call(self._generate, question, None))
 
     async def _ask(self, question: Question) -> Response:
+        if self.adapters is not None:  # beside others, vLLM on a CPU answers a question without adapter with another's
+            self.adapters.check([question.request.task])
         match self.options.answer:
             case "rank":
                 return await self._rank_labels(question)
