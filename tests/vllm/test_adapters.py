@@ -25,7 +25,7 @@ ROWS = 3
 
 @pytest.fixture(scope="module")
 def adapted(smollm2: Path, adapters: Path) -> Iterator[Any]:
-    """SmolLM2 with two adapters; requests of other tasks are answered by the base."""
+    """SmolLM2 with two adapters."""
     from harness_ext.backends.vllm import VLLMLabelLM
 
     mapping = adapters / "adapters.json"
@@ -42,19 +42,25 @@ def test_each_task_is_answered_by_its_own_adapter(
 
     texts = enumerate(real_texts("MELD", ROWS))
     plain = [replace(request_of(hf_texts, "MELD", text, number), gen_kwargs=SETTINGS) for number, text in texts]
-    asked = {name: [replace(request, task=name) for request in plain] for name in (*TASKS, "base")}
+    asked = {task: [replace(request, task=task) for request in plain] for task in TASKS}
     alone = {task: HFLabelLM(str(smollm2), dtype="float32", peft=str(adapters / task)) for task in TASKS}
     mixed = [request for one_of_each in zip(*asked.values(), strict=True) for request in one_of_each]
     for mode in ("generate", "rank"):
         ours = answers(adapted, mixed, mode)
-        by_task = {name: ours[n :: len(asked)] for n, name in enumerate(asked)}
-        theirs = {name: answers(alone.get(name, hf_texts), asked[name], mode) for name in asked}
+        by_task = {task: ours[n :: len(asked)] for n, task in enumerate(asked)}
+        theirs = {task: answers(alone[task], asked[task], mode) for task in asked}
         if mode == "rank":
-            for name in asked:
-                assert_scores_near(by_task[name], theirs[name])
+            for task in asked:
+                assert_scores_near(by_task[task], theirs[task])
         else:
             assert {n: [*map(str, a)] for n, a in by_task.items()} == {n: [*map(str, a)] for n, a in theirs.items()}
-            assert len({tuple(map(str, found)) for found in by_task.values()}) == len(asked)
+            base = answers(hf_texts, plain, mode)
+            assert len({tuple(map(str, found)) for found in (*by_task.values(), base)}) == len(asked) + 1
+
+
+def test_a_task_without_adapter_is_not_answered_by_the_base(adapted: Any) -> None:
+    with pytest.raises(ModelError, match="has no adapter for 1 of the tasks"):
+        answers(adapted, [request_of(adapted, "MELD", "Hi.")], "generate")
 
 
 def test_a_journal_key_holds_the_adapter_of_its_own_task(adapted: Any) -> None:
@@ -85,10 +91,10 @@ def test_an_adapter_that_changes_nothing_or_fits_no_layer(
     odd = tmp_path / "odd"
     shutil.copytree(adapted.adapters.of(TASKS[0]).path, odd)
     rename_layers(odd / "adapter_model.safetensors")
-    for folder, said in ((zero, "changes nothing"), (odd, "cannot be loaded into this model")):
+    for number, folder in enumerate((zero, odd), start=90):
         monkeypatch.setattr(adapted, "adapters", Adapters.read(str(folder)))
-        monkeypatch.setitem(adapted.__dict__, "_loras", loras_of(adapted, number=90 + len(said)))
-        with pytest.raises(ModelError, match=said):
+        monkeypatch.setitem(adapted.__dict__, "_loras", loras_of(adapted, number))
+        with pytest.raises(ModelError, match=f"{folder} changes nothing"):
             adapted._in_flight.call(adapted._try_adapters)
 
 
