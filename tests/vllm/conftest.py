@@ -88,14 +88,15 @@ def hf_clips(tiny_qwen2_vl: Path) -> Any:  # noqa: F811
 
 
 def engine_processes(parent: int | None = None) -> list[int]:
-    """Processes that descend from `parent` (this one, unless said otherwise) and are no zombies."""
+    """Processes that descend from `parent` (this one, unless said otherwise), without zombies and Python's own helper."""
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 state, ppid = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                command = (entry / "cmdline").read_text()
             except OSError:
                 continue
-            if int(ppid) == (parent or os.getpid()) and state != "Z":
+            if int(ppid) == (parent or os.getpid()) and state != "Z" and "resource_tracker" not in command:
                 found += [int(entry.name), *engine_processes(int(entry.name))]
     return found
