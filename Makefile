@@ -1,4 +1,4 @@
-# make demo | test | test-slow | test-vllm | check | golden | clean. Each sets up what it needs.
+# make demo | test | test-slow | test-vllm | test-browser | check | golden | clean. Each sets up what it needs.
 # MMLA_VENV and MMLA_VLLM_VENV name other virtual environments; CONSTRAINTS= (empty) installs newest versions.
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ PIP_VLLM = $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test test-slow test-vllm check format golden clean
+.PHONY: setup demo test test-slow test-vllm test-browser check format golden clean
 
 setup: $(STAMP)
 
@@ -34,10 +34,14 @@ demo: setup
 	    --tasks mmla_text --data_dir sample --answer rank --run_dir runs/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --timeout 900 --durations 8
+
+# Reports in Chromium (Debian: apt-get install chromium); screenshots stay in tests/browser/screenshots.
+test-browser: setup
+	$(BIN)/python -m pytest -m browser tests/browser
 
 test-vllm: $(VLLM_STAMP)
 	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/vllm --timeout 900 --durations 8

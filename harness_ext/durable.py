@@ -59,7 +59,7 @@ class DurableLines:
         try:
             if self._fault is not None:
                 raise self._fault
-            os.fdatasync(self._file.fileno())
+            _to_disk(self._file)
         finally:
             self._file.close()
             self._file = None
@@ -80,11 +80,16 @@ class DurableLines:
             self._written.clear()
             try:
                 assert self._file is not None
-                os.fdatasync(self._file.fileno())
+                _to_disk(self._file)
             except OSError as fault:
                 self._fault = fault
                 return
             self._closing.wait(SYNC_PAUSE_SECONDS)
+
+
+def _to_disk(file: FileIO) -> None:
+    """Wait until the disk has what was written; macOS has no `fdatasync`."""
+    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(file.fileno())
 
 
 def _is_torn(file: FileIO) -> bool:

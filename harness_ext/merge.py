@@ -21,7 +21,8 @@ from harness_ext.requests import Request, Response
 from harness_ext.run import RunOptions, RunOutcome, answered, binding_arguments, prepared, write
 from harness_ext.run_folder import MANIFEST, RECORD, SAMPLES, SHARDS, RunFolder, differences, read_mapping
 from harness_ext.session import Session, announce
-from harness_ext.shards import SCHEMA, Shard
+from harness_ext.shards import SCHEMA, Shard, asked_of
+from harness_ext.usage import Prices
 from mmla_tasks.errors import DataError, UsageError
 
 _MAY_DIFFER = ("shard", "command", "batch_size")
@@ -71,7 +72,7 @@ def merge(run_dir: Path, announce: Any = None) -> RunOutcome:
     Raises:
         UsageError: no shard has finished here.
         OtherRunError: a shard is still at work.
-        DataError: rows are missing, or the shards are not of one run; both say which.
+        DataError: rows are missing, the shards are not of one run, or tasks have changed since; all say which.
     """
     say = announce or (lambda line: None)
     manifest = read_mapping(run_dir / MANIFEST)
@@ -85,6 +86,7 @@ def merge(run_dir: Path, announce: Any = None) -> RunOutcome:
         say(f"{len(replay.rows):,} answers of {', '.join(str(part.shard) for part in shards)}")
         with prepared(options) as this:
             outcome = answered(this.ready(replay), this, Session(), say)
+            _refuse_changed(shards, outcome.results)
             outcome.written = write(folder, outcome, this.options)
     return outcome
 
@@ -106,19 +108,36 @@ def _finished(run_dir: Path) -> list[FinishedShard]:
 
 
 def _refuse_different(shards: Sequence[FinishedShard]) -> None:
-    """Tasks are compared where both shards had rows of them."""
     first = shards[0]
     for other in shards[1:]:
-        listed = list(differences(first.common, other.common, f"in {first.shard}", f"in {other.shard}"))
-        both = first.record["tasks"].keys() & other.record["tasks"].keys()
-        ours, theirs = ({name: part.record["tasks"][name] for name in sorted(both)} for part in (first, other))
-        listed.extend(differences(ours, theirs, f"in {first.shard}", f"in {other.shard}"))
+        listed = [
+            *differences(first.common, other.common, f"in {first.shard}", f"in {other.shard}"),
+            *_differing_tasks(first, other.record["tasks"], f"in {other.shard}"),
+        ]
         if listed:
             raise DataError(
                 f"{first.shard} and {other.shard} are not of one run",
                 differs="\n".join(listed),
                 next=f"run the shard again that is wrong, or remove {other.folder} if it belongs to another run",
             )
+
+
+def _refuse_changed(shards: Sequence[FinishedShard], results: Mapping[str, Any]) -> None:
+    """Texts and prompts may have changed since the shards were asked."""
+    for part in shards:
+        listed = list(_differing_tasks(part, asked_of(results), "now"))
+        if listed:
+            raise DataError(
+                f"tasks are not what {part.shard} was asked",
+                differs="\n".join(listed),
+                next="bring texts and task files back, or run the shards again",
+            )
+
+
+def _differing_tasks(part: FinishedShard, asked: Mapping[str, Any], there: str) -> Iterator[str]:
+    """How tasks differ from those of a shard, where it had rows of them."""
+    for name in sorted(part.record["tasks"].keys() & asked.keys()):
+        yield from differences(part.record["tasks"][name], asked[name], f"in {part.shard}", there, f"{name}.")
 
 
 class Replay(LM):  # type: ignore[misc]
@@ -140,9 +159,12 @@ class Replay(LM):  # type: ignore[misc]
         self.versions = _versions([part.record["versions"] for part in shards])
         self.about: Mapping[str, Any] = shards[0].record["backend"]
         self.rule = self.about["rule"]
+        self.deterministic = self.about["deterministic"]
         self.MULTIMODAL = self.about["multimodal"]
         self.has_chat_template = self.about["has_chat_template"]
         self.model_config = SimpleNamespace(**self.about["model_config"])
+        if self.about["prices"]:  # only a backend that is paid by the token has any
+            self.prices = Prices(**self.about["prices"])
         policy = self.about["frame_policy"]
         self.frame_policy = FramePolicy(**policy) if policy else None
         self._repeat = count()
@@ -152,14 +174,11 @@ class Replay(LM):  # type: ignore[misc]
                 self.rows.setdefault((row.get("repeat", 0), task, row["doc"]["id"]), row)
 
     def prepare(self, tasks: Mapping[str, Any], asked: Mapping[str, list[str]]) -> None:
-        """See that every row of the whole run is there, and that texts and prompts are those that the shards saw.
+        """See that every row of the whole run is there.
 
         Raises:
-            DataError: rows are missing or the data have changed.
+            DataError: rows are missing.
         """
-        for name, task in tasks.items():
-            for part in self.shards:
-                self._refuse_changed(name, task, part)
         missing = {
             name: [i for i in ids if any((r, name, i) not in self.rows for r in range(self.options.repeats))]
             for name, ids in asked.items()
@@ -171,16 +190,6 @@ class Replay(LM):  # type: ignore[misc]
                 {name: _listed(ids) for name, ids in missing.items() if ids},
                 not_finished=", ".join(map(str, absent)) or None,
                 next=self._next(absent),
-            )
-
-    def _refuse_changed(self, name: str, task: Any, part: FinishedShard) -> None:
-        seen = part.record["tasks"].get(name)
-        split = task.split("test")
-        if seen is not None and seen["data"]["sha256"] != split.sha256:
-            raise DataError(
-                f"the texts of {name} are not those that {part.shard} was asked",
-                file=split.path,
-                next="bring the texts back, or run the shards again",
             )
 
     def _next(self, absent: Sequence[Shard]) -> str:

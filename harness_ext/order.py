@@ -9,32 +9,34 @@ from harness_ext.requests import Request
 
 def asking_order(
     requests: Sequence[Request],
-    lengths: Sequence[int],
+    lengths: Sequence[int] | None = None,
     apart: Callable[[Request], Hashable] = lambda request: None,
 ) -> list[int]:
     """Indices of the requests in the order in which to ask them.
 
-    Several datasets have two tasks, which ask about the same clips: such questions begin with the same video tokens,
-    so they stand side by side, where an engine finds the prefix in its cache and the clip is decoded once. Otherwise
-    the longest come first: neighbours are alike in length, so that a batch is padded little, too little memory shows
-    at once, and no long answer is waited for at the end.
+    Prompts begin with the video, so only those about the same clip share a prefix of any length. Two datasets have two
+    tasks each, which ask about the same clips: these stand side by side, where an engine finds the prefix in its cache
+    and the clip is decoded once. Otherwise the longest come first: neighbours are alike in length, so that a batch is
+    padded little, too little memory shows at once, and nothing long is waited for at the end.
 
     Args:
         requests: Of one run.
-        lengths: Of each request, in whatever unit; text is enough, since one frame policy holds for all clips.
+        lengths: Of each request, in whatever unit; text is enough, since one frame policy holds for all clips. None
+            takes characters.
         apart: Requests of which this differs cannot share a batch; they come in order of first appearance.
 
     >>> ask = lambda task, clip: Request(task, "", "", (), "", {}, clip={"path": clip} if clip else None)
     >>> asking_order([ask("emotion", "a"), ask("emotion", "b"), ask("act", "a"), ask("act", "b")], [9, 7, 5, 8])
     [0, 2, 3, 1]
     """
+    counts = lengths or [len(request.prompt) for request in requests]
     groups: dict[Hashable, dict[Hashable, list[int]]] = {}
     for index, request in enumerate(requests):
         alike = groups.setdefault(apart(request), {})
         alike.setdefault(index if request.clip is None else tuple(request.clip.values()), []).append(index)
 
     def longest_first(index: int) -> tuple[int, int]:
-        return -lengths[index], index
+        return -counts[index], index
 
     ordered = []
     for group in groups.values():

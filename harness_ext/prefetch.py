@@ -107,6 +107,7 @@ class Ahead(Generic[Item, Loaded]):
         self._lock = threading.RLock()  # for all that follows: loading threads advance too
         self._loading: deque[tuple[Item, Future[Loaded]]] = deque()
         self._held: dict[Item, int] = {}
+        self._total = 0
         self._next: list[Item] = []  # what was asked of `items` and does not fit yet
         self._closed = False
         self._switch_seconds = sys.getswitchinterval()
@@ -133,8 +134,7 @@ class Ahead(Generic[Item, Loaded]):
     @property
     def held_bytes(self) -> int:
         """Bytes that count towards the bound now."""
-        with self._lock:
-            return sum(self._held.values())
+        return self._total
 
     def wait(self) -> None:
         """Wait until what `take` gives next is there."""
@@ -160,7 +160,7 @@ class Ahead(Generic[Item, Loaded]):
     def done(self, item: Item) -> None:
         """Say that nobody holds what this item was loaded as."""
         with self._lock:
-            del self._held[item]
+            self._count(item, None)
             self.advance()
 
     def advance(self) -> None:
@@ -168,19 +168,25 @@ class Ahead(Generic[Item, Loaded]):
         with self._lock:
             while not self._closed and len(self._loading) < self.depth and (self._next or self._ask()):
                 cost = self._cost(self._next[0])
-                if self._held and self.held_bytes + cost > self._memory:
+                if self._held and self._total + cost > self._memory:
                     return
                 item = self._next.pop()
-                self._held[item] = cost
+                self._count(item, cost)
                 self._loading.append((item, self._pool.submit(self._context.copy().run, self._loaded, item)))
 
     def _loaded(self, item: Item) -> Loaded:
         loaded = self._load(item)
         if self._size is not None:
             with self._lock:
-                self._held[item] = self._size(loaded)
+                self._count(item, self._size(loaded))
                 self.advance()
         return loaded
+
+    def _count(self, item: Item, size: int | None) -> None:
+        """Say what an item holds; None ends it."""
+        self._total += (size or 0) - self._held.pop(item, 0)
+        if size is not None:
+            self._held[item] = size
 
     def _ask(self) -> bool:
         self._next.extend(islice(self._items, 1))

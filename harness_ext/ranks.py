@@ -6,6 +6,7 @@ they tell each other goes through accelerate (gloo, in main memory), which is im
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -99,11 +100,15 @@ class Ranks:
 def _join() -> None:
     """Meet the other ranks. In main memory, also beside GPUs: a rank may wait for hours, which NCCL spends spinning."""
     try:
+        import torch.distributed
         from accelerate import PartialState
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="hf", purpose="a run over several processes") from None
+    if torch.distributed.is_initialized():  # by an earlier run of this process, or by the program around it
+        return
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _ranks_here())))
-    PartialState(cpu=True, backend="gloo", timeout=_PATIENCE)
+    state = PartialState(cpu=True, backend="gloo", timeout=_PATIENCE)
+    atexit.register(state.destroy_process_group)  # its threads would abort the process at its end
 
 
 def _ranks_here() -> int:

@@ -18,16 +18,13 @@ from typing import TYPE_CHECKING, Any
 from harness_ext.frame_policy import FramePolicy
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
+from harness_ext.plugin import backend_class
 from harness_ext.released import COMMON, family_named
-from harness_ext.usage import usage_of
+from harness_ext.usage import Prices, usage_of
+from mmla_tasks.records import Answer
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 from mmla_tasks.scorers import confusion_matrix, outcome_counts, per_class
-from mmla_tasks.statistics import (
-    bootstrap_macro_f1_interval,
-    majority_baseline,
-    prior_baseline,
-    wilson_interval,
-)
+from mmla_tasks.statistics import majority_baseline, metric_intervals, prior_baseline, wilson_interval
 
 if TYPE_CHECKING:
     from harness_ext.run import RunOptions
@@ -89,9 +86,12 @@ def build_results(
             "versions": _versions(backend),
             "data": {"root": asdict(root) if root else None},
             "tasks": {name: _task_block(task, evaluated["samples"][name]) for name, task in tasks.items()},
-            "groups": {name: _group_block(group, evaluated) for name, group in loaded["groups"].items()},
+            "groups": {
+                name: group_block([task.task_name for task in group.get_all_tasks()], evaluated["samples"])
+                for name, group in loaded["groups"].items()
+            },
             "left_out": [asdict(item) for item in left_out],
-            **_usage(tasks, backend),
+            **_usage(tasks, options),
         },
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "timings": {},
@@ -118,21 +118,26 @@ def sample_rows(rows: Sequence[Mapping[str, Any]], note: str | None = None) -> I
             "arguments": [[prompt, row["arguments"][0][1]]],
             "resps": [[str(response)]],
             "filtered_resps": [str(answer)],
-            "answer": {
-                "label": str(answer),
-                "outcome": answer.outcome,
-                "rule": answer.rule,
-                "released": answer.released,
-                "truncated": answer.truncated,
-            },
+            "answer": answer_evidence(answer),
             "response": {k: v for k, v in response.to_dict().items() if k not in ("response", "prompt")},
-            **_label_probabilities(response),
+            **label_probabilities(response),
             "filter": row["filter"],
             **({"acc": row["acc"]} if "acc" in row else {}),
             "doc_hash": row["doc_hash"],
             "prompt_hash": hashlib.sha256(prompt.encode()).hexdigest(),
             "target_hash": row["target_hash"],
         }
+
+
+def answer_evidence(answer: Answer) -> dict[str, Any]:
+    """What was read in a raw answer, and how."""
+    return {
+        "label": str(answer),
+        "outcome": answer.outcome,
+        "rule": answer.rule,
+        "released": answer.released,
+        "truncated": answer.truncated,
+    }
 
 
 def _portable(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +159,8 @@ def length_normalised(scores: Mapping[str, float], tokens: Mapping[str, int] | N
     return max(scores, key=lambda label: scores[label] / max(counts.get(label, 1), 1))
 
 
-def _label_probabilities(response: Any) -> dict[str, Any]:
+def label_probabilities(response: Any) -> dict[str, Any]:
+    """What follows from the label scores of a ranked answer; nothing for other answers."""
     if not response.label_scores:
         return {}
     return {
@@ -165,38 +171,47 @@ def _label_probabilities(response: Any) -> dict[str, Any]:
 
 def _task_block(task: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Everything about one task that lm-eval's schema has no place for."""
-    labels = task.spec.labels
-    responses = [row["resps"][0][0] for row in rows]
-    answers = [row["filtered_resps"][0] for row in rows]
-    scored = [(row["doc"]["label"], str(row["filtered_resps"][0])) for row in rows if "acc" in row]
-    golds = [gold for gold, _ in scored]
-    correct = sum(gold == answer for gold, answer in scored)
     return {
         "dataset": task.spec.dataset,
         "dimension": task.spec.dimension,
         "modality": task.modality,
-        "labels": list(labels),
+        "labels": list(task.spec.labels),
         **({"prompt_labels": list(task.prompt_labels)} if task.choices.label_order else {}),
         "data": _data_block(task),
+        **scores_block(rows, task.spec.labels),
+        "prompts_sha256": _prompts_digest(rows),
+    }
+
+
+def scores_block(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
+    """Everything about one task's scores that follows from its answers alone.
+
+    Args:
+        rows: lm-eval's logged samples.
+        labels: The declared labels.
+    """
+    responses = [row["resps"][0][0] for row in rows]
+    answers = [row["filtered_resps"][0] for row in rows]
+    scored = [(row["doc"]["label"], str(row["filtered_resps"][0])) for row in rows if "acc" in row]
+    released = [(row["doc"]["label"], row["filtered_resps"][0].released) for row in rows if "acc" in row]
+    golds = [gold for gold, _ in scored]
+    return {
         "counts": _counts(responses, answers),
-        "intervals": {
-            "acc": wilson_interval(correct, len(scored)),
-            "macro_f1": bootstrap_macro_f1_interval(scored, labels) if scored else (0.0, 1.0),
-        },
+        "intervals": metric_intervals(scored, released, labels),
         "baselines": {"majority": majority_baseline(golds, labels), "prior": prior_baseline(golds, labels)},
         "per_class": per_class(scored, labels),
         "confusion": confusion_matrix(scored, labels),
-        "prompts_sha256": _prompts_digest(rows),
         **_rank_block(rows),
     }
 
 
-def _usage(tasks: Mapping[str, Any], backend: Any) -> dict[str, Any]:
-    """Tokens and cost, for a backend that is paid by the token."""
-    if not hasattr(backend, "prices"):
+def _usage(tasks: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
+    """Tokens and cost, for a backend that is paid by the token; merged shards have no backend, only its options."""
+    backend = backend_class(options.model)
+    if not getattr(backend, "PAID_BY_TOKEN", False):
         return {}
     asked = [(instance.request, instance.resps[0]) for task in tasks.values() for instance in task.instances]
-    return {"usage": usage_of(asked, backend.prices, deterministic=backend.deterministic)}
+    return {"usage": usage_of(asked, Prices.of(options.model_args), deterministic=backend.deterministic)}
 
 
 def _data_block(task: Any) -> dict[str, Any]:
@@ -235,11 +250,16 @@ def _rank_block(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"acc_length_normalised": hits / len(ranked)}
 
 
-def _group_block(group: Any, evaluated: Mapping[str, Any]) -> dict[str, Any]:
-    rows = [row for task in group.get_all_tasks() for row in evaluated["samples"][task.task_name] if "acc" in row]
+def group_block(tasks: Sequence[str], samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Everything about one group that lm-eval's schema has no place for.
+
+    Args:
+        tasks: Its leaf tasks.
+        samples: Leaf name -> lm-eval's logged samples.
+    """
+    rows = [row for task in tasks for row in samples[task] if "acc" in row]
     correct = int(sum(row["acc"] for row in rows))
-    tasks = [task.task_name for task in group.get_all_tasks()]
-    return {"tasks": tasks, "rows": len(rows), "intervals": {"acc": wilson_interval(correct, len(rows))}}
+    return {"tasks": list(tasks), "rows": len(rows), "intervals": {"acc": wilson_interval(correct, len(rows))}}
 
 
 def _notes(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -77,12 +77,19 @@ def record(options: RunOptions, backend: Any, results: Mapping[str, Any]) -> dic
         "options": masked(given),
         "backend": _about(backend, options),
         "versions": results["mmla"]["versions"],
-        "tasks": {
-            name: {**results["configs"][name], "data": block["data"]}
-            for name, block in results["mmla"]["tasks"].items()
-        },
+        "tasks": asked_of(results),
     }
-    copied: dict[str, Any] = json.loads(json.dumps(plain, default=str))
+    return _plain(plain)
+
+
+def asked_of(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaf name -> what a run asked it: prompt, labels, decoding, and the digest of its texts. JSON-plain."""
+    blocks = results["mmla"]["tasks"].items()
+    return _plain({name: {**results["configs"][name], "data": block["data"]} for name, block in blocks})
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    copied: dict[str, Any] = json.loads(json.dumps(value, default=str))
     return copied
 
 
@@ -91,9 +98,12 @@ def _about(backend: Any, options: RunOptions) -> dict[str, Any]:
     policy = getattr(backend, "frame_policy", None)
     config = getattr(backend, "model_config", SimpleNamespace())
     has_template = bool(getattr(backend, "has_chat_template", False))
+    prices = getattr(backend, "prices", None)
     return {
         "identity": backend.identity() if hasattr(backend, "identity") else {},
         "answer_mode": backend.answer_mode,
+        "deterministic": bool(backend.deterministic),
+        "prices": asdict(prices) if prices is not None else None,
         "multimodal": bool(getattr(backend, "MULTIMODAL", False)),
         "frame_policy": policy.to_dict() if policy is not None else None,
         "has_chat_template": has_template,

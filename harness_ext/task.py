@@ -125,6 +125,45 @@ class RunChoices:
         return {k: getattr(self, k) for k in self.__dataclass_fields__ if getattr(self, k) is not None}
 
 
+@dataclass(frozen=True)
+class Wording:
+    """How a task asks under the choices of a run: all that a question depends on but its document."""
+
+    spec: TaskSpec
+    modality: str
+    protocol: str
+    family: Family
+    label_order: str | None
+
+    @property
+    def dimension(self) -> str:
+        """The word for what is asked, as prompt and answer form write it."""
+        return self.family.dimension(self.spec.dimension) if self.protocol == "paper" else self.spec.dimension
+
+    @property
+    def prompt_labels(self) -> tuple[str, ...]:
+        """The labels that the prompt lists, in its order."""
+        as_released = self.protocol == "paper" and not self.family.all_labels
+        labels = (self.spec.released_prompt_labels if as_released else ()) or self.spec.labels
+        return LabelOrder.read(self.label_order).arrange(labels, self.spec.dataset)
+
+    def template(self, with_video: bool) -> str:
+        """The Jinja template, with one ``<video>`` place where a clip is shown."""
+        if self.protocol == "paper":
+            return self.family.prompt(self.spec.dataset, with_video)
+        if not with_video:
+            return self.spec.prompt_text
+        return self.spec.prompt_video if self.modality == "video" else self.spec.prompt
+
+    def values(self, doc: Mapping[str, Any]) -> dict[str, Any]:
+        """What a template may name."""
+        return {**doc, "labels": self.prompt_labels, "dimension": self.dimension}
+
+    def question(self, doc: Mapping[str, Any], with_video: bool) -> str:
+        """The prompt of a document, without examples and chat template."""
+        return render(self.template(with_video), self.values(doc))
+
+
 @dataclass
 class LabelInstance(Instance):  # type: ignore[misc]
     """lm-eval's instance together with the request that a backend of ours answers."""
@@ -253,10 +292,20 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         return self.modality != "text"
 
     @property
+    def wording(self) -> Wording:
+        """How it asks, as things stand."""
+        choices = self.choices
+        return Wording(self.spec, self.modality, choices.protocol, self.family, choices.label_order)
+
+    @property
     def dimension(self) -> str:
         """The word for what is asked, as prompt and answer form write it."""
-        paper = self.choices.protocol == "paper"
-        return self.family.dimension(self.spec.dimension) if paper else self.spec.dimension
+        return self.wording.dimension
+
+    @property
+    def prompt_labels(self) -> tuple[str, ...]:
+        """The labels that the prompt lists, in its order."""
+        return self.wording.prompt_labels
 
     def follow(self, family: Family, own_decoding: Mapping[str, Any]) -> None:
         """Ask as the released code asks this family of models (``--protocol paper``).
@@ -328,7 +377,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
     def doc_to_text(self, doc: Document, doc_to_text: Any = None) -> str:
         """Render the prompt of a document; one ``<video>`` place, or one for each image, when it has a clip to show."""
         with_video = self.has_video and doc["clip"] is not None
-        return render(self._template(with_video), self._values(doc))
+        return render(self._template(with_video), self.wording.values(doc))
 
     def doc_to_target(self, doc: Document, doc_to_target: Any = None) -> str:
         """The answer in the requested form: few-shot target and training target."""
@@ -343,29 +392,12 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         return clip_images(doc["clip"], self._images, self.spec.task, doc["id"])
 
     def _template(self, with_video: bool) -> str:
-        template = self._video_template(with_video)
+        template = self.wording.template(with_video)
         if self._images is None:
             return template
         from harness_ext.lazy_images import with_image_places
 
         return with_image_places(template, self._images)
-
-    def _video_template(self, with_video: bool) -> str:
-        if self.choices.protocol == "paper":
-            return self.family.prompt(self.spec.dataset, with_video)
-        if not with_video:
-            return self.spec.prompt_text
-        return self.spec.prompt_video if self.modality == "video" else self.spec.prompt
-
-    def _values(self, doc: Document) -> dict[str, Any]:
-        return {**doc, "labels": self.prompt_labels, "dimension": self.dimension}
-
-    @property
-    def prompt_labels(self) -> tuple[str, ...]:
-        """The labels that the prompt lists, in its order."""
-        as_released = self.choices.protocol == "paper" and not self.family.all_labels
-        labels = (self.spec.released_prompt_labels if as_released else ()) or self.spec.labels
-        return LabelOrder.read(self.choices.label_order).arrange(labels, self.spec.dataset)
 
     def fewshot_context(self, doc: Document, num_fewshot: int, *args: Any, **kwargs: Any) -> str:
         """Build the whole prompt as lm-eval does, with examples drawn for this document.

@@ -17,6 +17,11 @@ class Prices:
     prompt: float | None
     new: float | None
 
+    @classmethod
+    def of(cls, model_args: Mapping[str, Any]) -> Prices:
+        """Those that model arguments tell."""
+        return cls(model_args.get("price_in"), model_args.get("price_out"))
+
     def cost(self, prompt_tokens: int, new_tokens: int) -> float | None:
         """What so many tokens cost.
 

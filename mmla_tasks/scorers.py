@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypedDict, get_args
 
 import numpy as np
@@ -33,6 +34,8 @@ Labels = Sequence[str] | None
 """The declared labels. None stands for the distinct gold labels: lm-eval's own aggregations hand over pairs only."""
 
 MetricFunction = Callable[[Pairs, Labels], float]
+BatchStatistic = Callable[[NDArray[Any]], NDArray[np.float64]]
+"""From confusion matrices [..., K, K + 2] (columns: the labels, `unknown`, `multi`) to one number each [...]."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Metric:
 
     name: str
     function: MetricFunction
+    of_counts: BatchStatistic
+    """The same number from confusion matrices of many rows, for resampling; rows must be there."""
     higher_is_better: bool
     released: bool
     """Whether it reads pairs of the released parse (``score_document(..., released=True)``)."""
@@ -178,27 +183,27 @@ def unparsed(pairs: Pairs, labels: Labels = None) -> float:
 
 def macro_f1(pairs: Pairs, labels: Labels = None) -> float:
     """Mean F1 over the declared labels."""
-    return _macro(_clean(pairs, labels), "f1")
+    return _clean(macro_of, "f1", pairs, labels)
 
 
 def macro_precision(pairs: Pairs, labels: Labels = None) -> float:
     """Mean precision over the declared labels."""
-    return _macro(_clean(pairs, labels), "precision")
+    return _clean(macro_of, "precision", pairs, labels)
 
 
 def macro_recall(pairs: Pairs, labels: Labels = None) -> float:
     """Mean recall over the declared labels."""
-    return _macro(_clean(pairs, labels), "recall")
+    return _clean(macro_of, "recall", pairs, labels)
 
 
 def weighted_f1(pairs: Pairs, labels: Labels = None) -> float:
     """F1 averaged with the number of gold rows as weight."""
-    return _weighted(_clean(pairs, labels), "f1")
+    return _clean(weighted_of, "f1", pairs, labels)
 
 
 def weighted_precision(pairs: Pairs, labels: Labels = None) -> float:
     """Precision averaged with the number of gold rows as weight."""
-    return _weighted(_clean(pairs, labels), "precision")
+    return _clean(weighted_of, "precision", pairs, labels)
 
 
 # ------------------------------------------------------------------- metrics as the released code has them
@@ -211,45 +216,78 @@ def released_acc(pairs: Pairs, labels: Labels = None) -> float:
 
 def released_f1(pairs: Pairs, labels: Labels = None) -> float:
     """Mean F1 over the classes in gold or predictions (published as F1)."""
-    return _macro(_released(pairs), "f1")
+    return _released(macro_of, "f1", pairs)
 
 
 def released_precision(pairs: Pairs, labels: Labels = None) -> float:
     """Mean precision over the classes in gold or predictions (published as Precision)."""
-    return _macro(_released(pairs), "precision")
+    return _released(macro_of, "precision", pairs)
 
 
 def released_recall(pairs: Pairs, labels: Labels = None) -> float:
     """Mean recall over the classes in gold or predictions (published as Recall)."""
-    return _macro(_released(pairs), "recall")
+    return _released(macro_of, "recall", pairs)
 
 
 def released_wf1(pairs: Pairs, labels: Labels = None) -> float:
     """F1 averaged with the number of gold rows as weight (published as WF1)."""
-    return _weighted(_released(pairs), "f1")
+    return _released(weighted_of, "f1", pairs)
 
 
 def released_wp(pairs: Pairs, labels: Labels = None) -> float:
     """Precision averaged with the number of gold rows as weight (published as WP)."""
-    return _weighted(_released(pairs), "precision")
+    return _released(weighted_of, "precision", pairs)
+
+
+# ----------------------------------------------------------------------------- the same from confusion matrices
+
+
+def accuracy_of(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Share of hits of each confusion matrix."""
+    return np.asarray(np.trace(counts, axis1=-2, axis2=-1) / counts.sum(axis=(-2, -1)))
+
+
+def unparsed_of(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Share of the last two columns, `unknown` and `multi`, of each confusion matrix."""
+    return np.asarray(counts[..., -2:].sum(axis=(-2, -1)) / counts.sum(axis=(-2, -1)))
+
+
+def macro_of(counts: NDArray[Any], *, score: str) -> NDArray[np.float64]:
+    """Mean of a class score (``f1``, ``precision``, ``recall``) over the declared labels."""
+    scores: NDArray[np.float64] = getattr(class_arrays(counts), score)
+    return np.asarray(scores.mean(axis=-1))
+
+
+def weighted_of(counts: NDArray[Any], *, score: str) -> NDArray[np.float64]:
+    """Mean of a class score with the number of gold rows as weight."""
+    classes = class_arrays(counts)
+    return np.asarray((getattr(classes, score) * classes.support).sum(axis=-1) / classes.support.sum(axis=-1))
+
+
+def occurring_of(counts: NDArray[Any], *, score: str) -> NDArray[np.float64]:
+    """Mean of a class score over the classes in gold or predictions, `unknown` and `multi` among them."""
+    support = counts.sum(axis=-1)
+    occurs = counts.sum(axis=-2)
+    occurs[..., : support.shape[-1]] += support
+    return np.asarray(getattr(class_arrays(counts), score).sum(axis=-1) / np.count_nonzero(occurs, axis=-1))
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("acc", accuracy, True, False),
-        Metric("macro_f1", macro_f1, True, False),
-        Metric("macro_precision", macro_precision, True, False),
-        Metric("macro_recall", macro_recall, True, False),
-        Metric("weighted_f1", weighted_f1, True, False),
-        Metric("weighted_precision", weighted_precision, True, False),
-        Metric("unparsed", unparsed, False, False),
-        Metric("released_acc", released_acc, True, True),
-        Metric("released_f1", released_f1, True, True),
-        Metric("released_precision", released_precision, True, True),
-        Metric("released_recall", released_recall, True, True),
-        Metric("released_wf1", released_wf1, True, True),
-        Metric("released_wp", released_wp, True, True),
+        Metric("acc", accuracy, accuracy_of, True, False),
+        Metric("macro_f1", macro_f1, partial(macro_of, score="f1"), True, False),
+        Metric("macro_precision", macro_precision, partial(macro_of, score="precision"), True, False),
+        Metric("macro_recall", macro_recall, partial(macro_of, score="recall"), True, False),
+        Metric("weighted_f1", weighted_f1, partial(weighted_of, score="f1"), True, False),
+        Metric("weighted_precision", weighted_precision, partial(weighted_of, score="precision"), True, False),
+        Metric("unparsed", unparsed, unparsed_of, False, False),
+        Metric("released_acc", released_acc, accuracy_of, True, True),
+        Metric("released_f1", released_f1, partial(occurring_of, score="f1"), True, True),
+        Metric("released_precision", released_precision, partial(occurring_of, score="precision"), True, True),
+        Metric("released_recall", released_recall, partial(occurring_of, score="recall"), True, True),
+        Metric("released_wf1", released_wf1, partial(weighted_of, score="f1"), True, True),
+        Metric("released_wp", released_wp, partial(weighted_of, score="precision"), True, True),
     )
 }
 """Every metric by name, in the order of the results table."""
@@ -266,29 +304,22 @@ def _lower(pairs: Pairs) -> list[Pair]:
     return [(gold.lower(), predicted.lower()) for gold, predicted in pairs]
 
 
-def _clean(pairs: Pairs, labels: Labels) -> ClassArrays:
-    return class_arrays(confusion_counts(pairs, labels))
+def _clean(statistic: Callable[..., NDArray[np.float64]], score: str, pairs: Pairs, labels: Labels) -> float:
+    return float(statistic(confusion_counts(pairs, labels), score=score)) if pairs else float("nan")
 
 
-def _released(pairs: Pairs) -> ClassArrays:
+def _released(statistic: Callable[..., NDArray[np.float64]], score: str, pairs: Pairs) -> float:
     """Score the classes that occur; here `unknown` and `multi` have rows of their own, which are empty."""
+    if not pairs:
+        return float("nan")
     cells = Counter(_lower(pairs))
     index = {name: i for i, name in enumerate(sorted({name for cell in cells for name in cell}))}
     counts = np.zeros((len(index), len(index)), dtype=np.int64)
     for (gold, predicted), n in cells.items():
         counts[index[gold], index[predicted]] = n
-    return class_arrays(counts)
+    return float(statistic(counts, score=score))
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """Divide; 0 where the divisor is 0."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-def _macro(scores: ClassArrays, name: str) -> float:
-    return float(getattr(scores, name).mean()) if scores.support.sum() else float("nan")
-
-
-def _weighted(scores: ClassArrays, name: str) -> float:
-    rows = scores.support.sum()
-    return float((getattr(scores, name) * scores.support).sum() / rows) if rows else float("nan")

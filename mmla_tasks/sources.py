@@ -31,14 +31,24 @@ class Source:
     """Whether the Hub repository holds a video archive."""
     how_to_get_videos: str = ""
     """For datasets without a published archive: where the videos come from."""
+    clusters: str = ""
+    """What an id names up to its last underscore, such as ``dialogue``; empty where ids show nothing of that kind."""
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the owners hand the data out themselves, to people who agree to their terms."""
+        return not self.videos_published
 
     @property
     def next_step_for_videos(self) -> str:
         """What to type, or where to go, to have the clips."""
         return self.how_to_get_videos or f"download {self.folder}'s archive from the Hub dataset {HUB_REPOSITORY}"
 
+    def cluster_of(self, id: str) -> str:
+        """Name of the dialogue, video or the like that a row belongs to; the row itself where `clusters` is empty."""
+        return id.rpartition("_")[0] if self.clusters else id
 
-_IEMOCAP = "request IEMOCAP at sail.usc.edu/iemocap, then put the clips into {}/video"
+
 _MOSI = "get CMU-MOSI through the CMU-MultimodalSDK, then put the clips into MOSI/video"
 
 
@@ -51,26 +61,34 @@ def _source(
     prefix: str | None = None,
     licence: str = "not stated",
     videos: str = "",
+    clusters: str = "",
 ) -> Source:
     rows = {"train": train, "dev": dev, "test": test}
-    return Source(folder, prefix or folder, rows, licence, videos_published=not videos, how_to_get_videos=videos)
+    return Source(folder, prefix or folder, rows, licence, not videos, videos, clusters)
+
+
+def _iemocap(folder: str, train: int, dev: int, test: int) -> Source:
+    videos = f"request IEMOCAP at sail.usc.edu/iemocap, then put the clips into {folder}/video"
+    return _source(folder, train, dev, test, licence="IEMOCAP release form", videos=videos, clusters="dialogue")
 
 
 SOURCES: dict[str, Source] = {
     s.folder: s
     for s in (
-        _source("MIntRec", 1334, 445, 445),
-        _source("MIntRec2.0", 6165, 1106, 2033, licence="CC-BY-NC-SA-4.0"),
-        _source("MELD", 9989, 1109, 2610),
-        _source("IEMOCAP", 5237, 521, 1622, licence="IEMOCAP release form", videos=_IEMOCAP.format("IEMOCAP")),
-        _source("MELD-DA", 6992, 999, 1998),
-        _source("IEMOCAP-DA", 6590, 942, 1884, licence="IEMOCAP release form", videos=_IEMOCAP.format("IEMOCAP-DA")),
-        _source("MOSI", 1284, 229, 686, licence="restricted (CMU-MultimodalSDK)", videos=_MOSI),
-        _source("CH-SIMSv2.0", 2713, 644, 1031, prefix="Ch-sims"),
-        _source("UR-FUNNY-v2", None, 980, 994, prefix="UR-FUNNY"),
-        _source("MUStARD", 414, 138, 138, licence="MIT"),
-        _source("AnnoMi-client", 3123, 461, 1129),
-        _source("AnnoMi-therapist", 3161, 472, 1140),
+        _source("MIntRec", 1334, 445, 445, clusters="episode"),  # S06_E04_70
+        _source("MIntRec2.0", 6165, 1106, 2033, licence="CC-BY-NC-SA-4.0", clusters="dialogue"),  # 9_1
+        _source("MELD", 9989, 1109, 2610, clusters="dialogue"),  # 1153_0
+        _iemocap("IEMOCAP", 5237, 521, 1622),  # Ses05F_impro01_F000
+        _source("MELD-DA", 6992, 999, 1998, clusters="dialogue"),
+        _iemocap("IEMOCAP-DA", 6590, 942, 1884),
+        _source(  # c7UH_rxdZv4$_$24
+            "MOSI", 1284, 229, 686, licence="restricted (CMU-MultimodalSDK)", videos=_MOSI, clusters="video"
+        ),
+        _source("CH-SIMSv2.0", 2713, 644, 1031, prefix="Ch-sims", clusters="video"),  # video_0001_0003
+        _source("UR-FUNNY-v2", None, 980, 994, prefix="UR-FUNNY"),  # 408: a running number
+        _source("MUStARD", 414, 138, 138, licence="MIT"),  # 1_162: one of two collections and a number
+        _source("AnnoMi-client", 3123, 461, 1129, clusters="conversation"),  # 116_163
+        _source("AnnoMi-therapist", 3161, 472, 1140, clusters="conversation"),
     )
 }
 """All twelve, in the order of the paper's table."""

@@ -31,11 +31,11 @@ from harness_ext.frame_policy import FRAME_ARGUMENTS, FramePolicy
 from harness_ext.labels import answer_grammar, answer_lead, longest_answer
 from harness_ext.masking import is_secret, masked
 from harness_ext.messages import VIDEO, Message
+from harness_ext.order import asking_order
 from harness_ext.prefetch import Ahead
 from harness_ext.questions import Question, frame_bytes, question_of
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
 from harness_ext.session import announce, answer_all, decode_limits, sampling_seed, timings
-from harness_ext.usage import Prices
 from mmla_tasks.errors import ModelError, suggest
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ class Options:
                 f"extra_body is {self.extra_body!r}, not a mapping",
                 next="""--model_args '{"model": "...", "extra_body": {"reasoning_effort": "low"}}'""",
             )
-        if (self.price_in is None) != (self.price_out is None):
+        prices = [_number("price", price) for price in (self.price_in, self.price_out) if price is not None]
+        if len(prices) == 1:
             raise ModelError("price_in and price_out go together", next="give both, for a million tokens each")
 
 
@@ -130,6 +131,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     MULTIMODAL = True  # whether the model takes clips, only the server knows
     PACKAGES = ("openai", "av", "decord")
     FREE_ARGUMENTS = (*(field.name for field in fields(Manners)), "api_key_env", "price_in", "price_out")
+    PAID_BY_TOKEN = True
     deterministic = True  # as far as a server's greedy decoding is
     has_chat_template = True
 
@@ -137,7 +139,6 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         super().__init__()
         announce(self)
         self.options, manners = read_arguments(args)
-        self.prices = Prices(self.options.price_in, self.options.price_out)
         self._server = Server(self.options.base_url, self.options.api_key_env, manners)
         self._known = self._offered_models()
         self.clips_as = self._clips_as()
@@ -258,7 +259,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         with (
             self._server.connected() as flight,
             Ahead(
-                range(len(requests)),
+                asking_order(requests),
                 lambda n: self._question(requests[n]),
                 cost=lambda n: COPIES * frame_bytes(requests[n], policy) if policy else 0,
                 limits=decode_limits(),
@@ -290,10 +291,10 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         """Count a failure, or end the run where every other request would meet it too."""
         who = f"{request.task} id {request.id}"
         if refusal := self._server.refusal(error, self.options.model, self._known, who, self._other_form(request)):
-            raise refusal
+            raise refusal from None  # what lies behind may repeat the key
         self._failures.add(self._server.reason(error), who)
         if self._failures.in_a_row >= FAILED_IN_A_ROW:
-            raise self._failures.error(self._server.url)
+            raise self._failures.error(self._server.url) from None
 
     def _other_form(self, request: Request) -> str:
         """How else a question could be asked of a server that refuses its form."""
@@ -539,8 +540,8 @@ def read_arguments(args: Mapping[str, Any]) -> tuple[Options, Manners]:
 
 
 def _number(name: str, value: Any) -> Any:
-    """A number above 0; `max_retries` may be 0, and counts are whole."""
-    counts, least = name in ("num_concurrent", "max_retries"), 0 if name == "max_retries" else 1e-3
+    """A number above 0; counts are whole, and some may be 0."""
+    counts, least = name in ("num_concurrent", "max_retries"), 0 if name in ("max_retries", "price") else 1e-3
     try:
         number = int(str(value)) if counts else float(value)
     except (TypeError, ValueError):

@@ -122,7 +122,7 @@ class EchoLM(LM):  # type: ignore[misc]
         label = self._label(request, rng)
         text = f"{request.answer_prefix} {label}"
         return (
-            Response(text, label_scores=_made_up_scores(request, label))
+            Response(text, label_scores=_made_up_scores(request, label, rng))
             if self.answer_mode == "rank"
             else Response(text)
         )
@@ -167,6 +167,9 @@ def _share(name: str, value: Any) -> float:
     return float(value)
 
 
-def _made_up_scores(request: Request, label: str) -> dict[str, float]:
-    others = len(request.labels) - 1
-    return {name: math.log(0.7) if name == label else math.log(0.3 / others) for name in request.labels}
+def _made_up_scores(request: Request, label: str, rng: random.Random) -> dict[str, float]:
+    """Log-probabilities: at least half for the answer, the rest shared out among the other labels by chance."""
+    sure = rng.uniform(0.5, 0.99)
+    weights = {name: rng.uniform(0.01, 1) for name in request.labels if name != label}
+    total = sum(weights.values())
+    return {name: math.log(sure if name == label else (1 - sure) * weights[name] / total) for name in request.labels}

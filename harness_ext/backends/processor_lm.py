@@ -265,6 +265,8 @@ class ProcessorLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         end = next((i for i, token in enumerate(ids) if token in self.end_tokens), None)
         kept = ids if end is None else ids[:end]
         text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if end is None:
+            text = text.rstrip("\ufffd")  # bytes of a character that the limit cut; servers leave them out
         text, stopped = cut_at(text, self._stops(question.request))
         return Response(
             text.strip() if self.options.answer == "constrained" else text,

@@ -24,6 +24,7 @@ from harness_ext.backends.vllm_engine import Engine, engine_arguments
 from harness_ext.in_flight import InFlight
 from harness_ext.labels import ROOT, AnswerTokens, LabelTrie, answer_grammar, answer_lead, longest_answer
 from harness_ext.messages import engine_prompt
+from harness_ext.order import asking_order
 from harness_ext.prefetch import Ahead
 from harness_ext.questions import Question, frame_bytes
 from harness_ext.requests import Request, Response
@@ -267,14 +268,14 @@ class VLLMLabelLM(ProcessorLM):
             self._in_flight.close()
 
     def answer(self, requests: list[Request]) -> Iterator[tuple[int, Response]]:
-        """Ask each request when its clip is decoded, as many at once as the bound allows.
+        """Ask each request when its clip is decoded, in `asking_order`, as many at once as the bound allows.
 
         Yields:
             Index into `requests`, response; in the order in which answers come.
         """
         in_flight, limits = self._in_flight, decode_limits()
         with Ahead(
-            range(len(requests)),
+            asking_order(requests),
             lambda i: self._question(requests[i]),
             cost=lambda i: frame_bytes(requests[i], self.frame_policy),
             limits=limits,

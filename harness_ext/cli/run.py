@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> int:
     args = _parser().parse_args([*_config_arguments(arguments), *arguments])
     _refuse(args)
     options = _options(args, arguments)
-    return _plan(options, console()) if args.dry_run else _run(options, args, console())
+    destinations = _destinations(args, options)
+    return _plan(options, console()) if args.dry_run else _run(options, args, destinations, console())
 
 
 def console() -> Any:
@@ -52,7 +53,7 @@ def _plan(options: Any, console: Any) -> int:
     return 0
 
 
-def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
+def _run(options: Any, args: argparse.Namespace, destinations: Any, console: Any) -> int:
     from harness_ext.cli.progress import RunProgress
     from harness_ext.reports.console import time_line
     from harness_ext.run import run
@@ -69,12 +70,12 @@ def _run(options: Any, args: argparse.Namespace, console: Any) -> int:
     if not Ranks.of_environment().is_first:
         return 0
     print_outcome(outcome, console, scores=not args.predict_only)
-    _send_elsewhere(args, outcome)
     console.print(time_line(outcome.results["timings"], time.perf_counter() - began), markup=False)
     if args.show_config:
         import json
 
         console.print(json.dumps(outcome.results, indent=2, ensure_ascii=False, default=str), markup=False)
+    destinations.send(outcome.results, outcome.samples)
     return 0
 
 
@@ -89,13 +90,14 @@ def print_outcome(outcome: Any, console: Any, scores: bool = True) -> None:
     if usage := outcome.results["mmla"].get("usage"):
         console.print(usage_line(usage))
     if outcome.written:
-        names = ", ".join(_relative(path) for path in outcome.written)
+        names = ", ".join(relative(path) for path in outcome.written)
         console.print(f"wrote {names}", markup=False)
     else:
         console.print("nothing was written: name a folder with --run_dir to keep results, samples and a score card")
 
 
-def _relative(path: Path) -> str:
+def relative(path: Path) -> str:
+    """A path as it is typed from here; a folder ends in a slash."""
     shown = os.path.relpath(path)
     return (str(path) if shown.startswith("..") else shown) + ("/" if path.is_dir() else "")
 
@@ -245,7 +247,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--run_dir", type=Path, metavar="FOLDER", help="journal, results, samples and score card of this run")
     add("--shard", metavar="I/N", help="answer the I-th of N parts of the rows; mmla merge RUN_DIR puts them together")
     add("--output_path", "-o", metavar="PATH", help="refused: use --run_dir")
-    add("--log_samples", "-s", action="store_true", help="samples are always logged")
+    add(
+        "--log_samples",
+        "-s",
+        action="store_true",
+        help="samples are always logged here; with this also where --wandb_args and --trackio_args send scores",
+    )
     add("--predict_only", "-x", action="store_true", help="print no scores")
     add("--write_out", "-w", action="store_true", help="print the first prompts")
     add("--show_config", action="store_true", help="print the whole results")
@@ -257,7 +264,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         action=MergeDictAction,
         metavar="K=V",
-        help="send scores to the Hub as lm-eval does; samples stay here",
+        help="send to the Hub as lm-eval does: push_results_to_hub=True, push_samples_to_hub=True, ...",
+    )
+    add(
+        "--i_have_the_rights",
+        action="store_true",
+        help="you may pass on samples of IEMOCAP, IEMOCAP-DA and MOSI, whose owners restrict it",
     )
 
     add = parser.add_argument_group("running").add_argument
@@ -410,6 +422,23 @@ def _options(args: argparse.Namespace, arguments: list[str]) -> Any:
     )
 
 
+def _destinations(args: argparse.Namespace, options: Any) -> Any:
+    from harness_ext.sending import Destinations
+
+    destinations = Destinations(
+        wandb_args=args.wandb_args or {},
+        wandb_config_args=args.wandb_config_args or {},
+        trackio_args=args.trackio_args or {},
+        hf_hub_log_args=args.hf_hub_log_args or {},
+        log_samples=args.log_samples,
+    )
+    destinations.refuse_restricted(
+        options.tasks, options.modality, options.include_path, options.data_dir, granted=args.i_have_the_rights
+    )
+    destinations.refuse_missing_packages()
+    return destinations
+
+
 def _decode_limits(args: argparse.Namespace) -> Any:
     from harness_ext.prefetch import DecodeLimits, read_bytes
 
@@ -449,26 +478,3 @@ def _command(arguments: list[str]) -> str:
             continue
         kept.append(argument)
     return masked_text(shlex.join(["mmla", "run", *kept]))
-
-
-def _send_elsewhere(args: argparse.Namespace, outcome: Any) -> None:
-    """Hand scores to lm-eval's loggers. Samples stay here: they hold licensed texts."""
-    if not (args.wandb_args or args.trackio_args or args.hf_hub_log_args):
-        return
-    from lm_eval.loggers import EvaluationTracker, TrackioLogger, WandbLogger
-
-    if args.wandb_args:
-        wandb = WandbLogger(args.wandb_args, args.wandb_config_args)
-        wandb.post_init(outcome.results)
-        wandb.log_eval_result()
-        wandb.run.finish()
-    if args.trackio_args:
-        trackio = TrackioLogger(args.trackio_args)
-        trackio.post_init(outcome.results)
-        trackio.log_eval_result()
-        trackio.finish()
-    if args.hf_hub_log_args:
-        if args.hf_hub_log_args.get("push_samples_to_hub"):
-            raise UsageError("samples are not pushed: they hold licensed texts", next="leave push_samples_to_hub out")
-        tracker = EvaluationTracker(**{"token": os.environ.get("HF_TOKEN", ""), **args.hf_hub_log_args})
-        tracker.save_results_aggregated(results=outcome.results, samples=None)

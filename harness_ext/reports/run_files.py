@@ -24,6 +24,13 @@ class Run:
     path: Path
     results: Mapping[str, Any]
     """The content of results.json."""
+    bundle: Path | None = None
+    """The file that `path` was unpacked from; None for a run folder."""
+
+    @property
+    def where(self) -> Path:
+        """What the user named: the folder, or the bundle."""
+        return self.bundle or self.path
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -41,7 +48,8 @@ class Run:
     def model(self) -> str:
         """What the run is called in tables: the model's name, without the folders that it lies in."""
         args = self.results["config"]["model_args"] or {}
-        name = str(args.get("pretrained") or args.get("model") or self.results["config"]["model"])
+        named = args.get("pretrained") or args.get("model") or self.facts["model"].get("name")
+        name = str(named or self.results["config"]["model"])
         return Path(name).name if name.startswith(("/", ".", "~")) else name
 
     @cached_property

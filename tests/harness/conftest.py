@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from .loopback_hub import Hub, loopback_hub
+from .whole_runs import small_results
 
 TESTS = Path(__file__).parents[1]
 
@@ -30,3 +35,16 @@ def real_clips() -> list[Path]:
     if not clips:
         pytest.skip(f"no clips under {folder}")
     return clips
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hub on loopback; `Hub.environment` makes a process take it for the real one."""
+    with loopback_hub() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Results that `whole_runs.grown` makes whole runs of."""
+    return small_results(tmp_path_factory.mktemp("small"))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,11 @@ def test_a_server_that_is_away_for_a_while(rows: Callable[[int], Path], api: Api
 
 
 def test_a_server_that_is_down_ends_the_run(rows: Callable[[int], Path], api: Api, tmp_path: Path) -> None:
-    server = Loopback(lambda text, _: None if int(text.split("Sentence ")[1].split(".")[0]) < 50 else "500", drawn)
+    def down_after_50(text: str, _: int) -> str | None:
+        number = int(text.split("Sentence ")[1].split(".")[0])
+        return None if 100 <= number < 150 else "500"  # the longest are asked first, so 100 is
+
+    server = Loopback(down_after_50, drawn)
     with server.serving() as url:
         ran = api(url, rows(400), max_retries=0, num_concurrent=4)
     assert ran.status == 2
@@ -261,7 +266,12 @@ def test_the_key_is_written_nowhere(
     with behind_password.serving() as url, caplog.at_level("DEBUG"):
         args = {"model": "m", "base_url": url.replace("http://", f"http://me:{KEY}@")}
         evaluate("mmla-api", TASK, data_dir=str(root), model_args=args, run_dir=tmp_path / "behind_password", limit=2)
-    seen = [text for r in ran for text in (r.out, r.err)] + [caplog.text]
+    fickle = Loopback(lambda text, _: f"401 no longer valid: {KEY}", drawn)  # in Python there is a traceback
+    with fickle.serving() as url, pytest.raises(ModelError) as error:
+        evaluate("mmla-api", TASK, data_dir=str(root), model_args={"model": "m", "base_url": url})
+    assert "no longer valid: ***" in str(error.value)
+    seen = ["".join(traceback.format_exception(error.value)), caplog.text]
+    seen += [text for r in ran for text in (r.out, r.err)]
     seen += [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert not [text for text in seen if KEY in text]
 
@@ -294,6 +304,7 @@ def test_a_missing_package_is_named() -> None:
         ({"model": "m", "num_concurrent": 0}, "num_concurrent=0 is no whole number above 0"),
         ({"model": "m", "timeout": "soon"}, "timeout=soon is no number above 0"),
         ({"model": "m", "price_in": 1}, "price_in and price_out go together"),
+        ({"model": "m", "price_in": "free", "price_out": 0}, "price=free is no number from 0"),
         ({"model": "m", "extra_body": 3}, "extra_body is 3, not a mapping"),
         ({"model": "m", "clips_as": "video", "num_frames": 8}, "the server picks the frames"),
     ],
@@ -398,6 +409,19 @@ def test_tokens_and_cost_are_those_of_distinct_questions(
     assert usage["cost"] == pytest.approx((2 * prompts + 8 * 20) / 1e6, abs=1e-6)
     assert usage["tasks"][TASK]["prompt_tokens"] == prompts
     assert all(usage_line(usage) in r.out for r in ran)
+
+
+def test_merged_shards_have_the_tokens_of_a_whole_run(
+    rows: Callable[[int], Path], api: Api, mmla: Callable[..., Any], tmp_path: Path
+) -> None:
+    server, root, prices = Loopback(answer_of=drawn), rows(12), {"price_in": 2, "price_out": 8}
+    with server.serving() as url:
+        for shard in ("1/2", "2/2"):
+            assert api(url, root, "--shard", shard, **prices).status == 0
+    assert mmla("merge", tmp_path / "run").status == 0
+    usage = json.loads((tmp_path / "run" / "results.json").read_text())["mmla"]["usage"]
+    assert usage["questions"] == len(server.calls) == 12
+    assert usage["prompt_tokens"] == sum(len(call.question) for call in server.calls) and usage["cost"] > 0
 
 
 def test_tokens_of_repeats_add_up(meld: Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ from filelock import FileLock
 from harness_ext.shards import Shard
 
 from ..folders import written
+from .loopback import Loopback, question_of
 
 TASK = "mmla_emotion_meld_text"
 Command = Callable[..., Any]
@@ -94,6 +95,22 @@ def test_the_released_protocol_is_merged_too(mmla: Command, root: Path, tmp_path
     more = ("--protocol", "paper", "--released_family", "llava")
     assert mmla(*command(root, *more), "--run_dir", tmp_path / "whole").status == 0
     split(mmla, root, tmp_path / "parts", 2, *more)
+    assert mmla("merge", tmp_path / "parts").status == 0
+    assert written(tmp_path / "parts") == written(tmp_path / "whole")
+
+
+def test_tokens_and_cost_of_a_server_are_merged(
+    mmla: Command, data_root: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    root = data_root(MELD=[(f"{n}_0", f"Sentence {n % 5}.", "joy") for n in range(20)])
+    server = Loopback(answer_of=lambda body: "emotion: " + ("joy" if "2" in question_of(body) else "fear"))
+    with server.serving() as url:
+        model = f"model=m,base_url={url},price_in=2,price_out=8"
+        api = ["run", "--model", "mmla-api", "--model_args", model, "--tasks", TASK, "--data_dir", root]
+        assert mmla(*api, "--run_dir", tmp_path / "whole").status == 0
+        for shard in ("1/2", "2/2"):
+            assert mmla(*api, "--run_dir", tmp_path / "parts", "--shard", shard).status == 0
     assert mmla("merge", tmp_path / "parts").status == 0
     assert written(tmp_path / "parts") == written(tmp_path / "whole")
 
@@ -179,7 +196,24 @@ def test_texts_that_changed_between_shards_or_since(mmla: Command, root: Path, t
     refused(mmla("merge", tmp_path / "p"), "not of one run", f"{TASK}.data.sha256")
     assert mmla(*command(root), "--run_dir", tmp_path / "p", "--shard", "1/2").status == 0
     file.write_text(before)
-    refused(mmla("merge", tmp_path / "p"), f"the texts of {TASK} are not those that shard 1 of 2 was asked")
+    refused(mmla("merge", tmp_path / "p"), "tasks are not what shard 1 of 2 was asked", f"{TASK}.data.sha256")
+
+
+def test_a_task_file_that_changed_since(mmla: Command, meld_root: Path, tmp_path: Path) -> None:
+    def own_task(prompt: str) -> Path:
+        (tmp_path / "own.yaml").write_text(
+            "task: own\nclass: !function harness_ext.task.LabelTask\ndataset: MELD\ndimension: emotion\n"
+            f"labels: [neutral, surprise, fear, sadness, joy, anger, disgust]\nmodality: text\nprompt_text: '{prompt}'\n"
+        )
+        return tmp_path
+
+    how = {"tasks": ["own"]}
+    split(mmla, meld_root, tmp_path / "run", 2, "--include_path", own_task("Which? {{ text }}"), **how)
+    own_task("Whatever? {{ text }}")
+    refused(mmla("merge", tmp_path / "run"), "tasks are not what shard 1 of 2 was asked", "own.prompt", "Whatever?")
+    assert not (tmp_path / "run" / "results.json").exists()
+    own_task("Which? {{ text }}")
+    assert mmla("merge", tmp_path / "run").status == 0
 
 
 def test_versions_that_differ_are_all_told(mmla: Command, root: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from harness_ext.backends.hf_batch import BatchBound, Prepared
 from harness_ext.prefetch import DecodeLimits
 from harness_ext.questions import Question
 from harness_ext.requests import Request, Response
+from harness_ext.session import Session, session
 from mmla_tasks.errors import ClipError, MissingExtraError, MmlaError, ModelError
 from mmla_tasks.records import Clip
 
@@ -299,6 +300,40 @@ def test_frames_are_held_until_their_tensors_are_made_and_no_longer(
     assert not any(thread.name.startswith("mmla-prefetch") for thread in threading.enumerate())
 
 
+def test_decode_limits_change_no_answer(video_lm: HFLabelLM, clip_requests: list[Request]) -> None:
+    usual = answered(video_lm, clip_requests, batch_size=3)
+    with session(Session(decode_limits=DecodeLimits(workers=1, memory=1))):
+        assert answered(video_lm, clip_requests, batch_size=3) == usual
+
+
+def test_time_is_noted_by_stage(video_lm: HFLabelLM, clip_requests: list[Request]) -> None:
+    for mode, stages in (
+        ("generate", ["decode", "preprocess", "prefill", "generate"]),
+        ("constrained", ["decode", "preprocess", "prefill", "generate"]),
+        ("rank", ["decode", "preprocess", "prefill"]),
+    ):
+        with session(Session()) as active:
+            answered(video_lm, clip_requests, answer=mode, batch_size=2)
+        assert list(active.timings.seconds) == stages
+        assert min(active.timings.seconds.values()) > 0
+
+
+def test_questions_about_one_clip_stand_together(
+    video_lm: HFLabelLM, clip_requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    right = video_lm._generate
+
+    def noting(batch: list[Prepared]) -> list[Response]:
+        asked.extend(Path((one.question.request.clip or {})["path"]).name for one in batch)
+        return right(batch)
+
+    monkeypatch.setattr(video_lm, "_generate", noting)
+    answered(video_lm, [*clip_requests, *(replace(r, task="other") for r in clip_requests)])
+    assert asked[::2] == asked[1::2]
+    assert len(set(asked)) == 4
+
+
 def test_a_clip_of_one_frame_is_shown_as_one_frame(
     video_lm: HFLabelLM, clip_requests: list[Request], drawn_clip: Callable[..., Clip]
 ) -> None:
@@ -365,7 +400,7 @@ def test_an_error_while_answers_are_kept_leaves_no_thread(
 ) -> None:
     from types import SimpleNamespace
 
-    from harness_ext.session import Session, answer_all, session
+    from harness_ext.session import answer_all
 
     class FullDisk:
         def get(self, key: str) -> None:

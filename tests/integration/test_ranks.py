@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,35 +21,33 @@ pytestmark = pytest.mark.slow
 
 TASK = "mmla_emotion_meld_text"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ACCELERATE = [
-    sys.executable,
-    "-m",
-    "accelerate.commands.launch",
-    "--multi_gpu",
-    "--num_machines",
-    "1",
-    "--num_processes",
-    "2",
-    "--main_process_port",
-    "0",
-    "--mixed_precision",
-    "no",
-    "--dynamo_backend",
-    "no",
-]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+              "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
 MMLA = ["-m", "harness_ext.cli"]
-OWN_FOLDER = """
-import os, sys
-from harness_ext.cli import main
-os.chdir(f"machine{os.environ['RANK']}")  # as on machines that share no disk
-sys.exit(main(sys.argv[1:]))
-"""
 
 
-def launched(arguments: Sequence[object], cwd: Path, script: Sequence[object] = MMLA) -> subprocess.CompletedProcess[str]:  # fmt: skip
-    return subprocess.run(
-        [*TORCHRUN, *map(str, script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120
-    )
+def launched(arguments: Sequence[object], cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, *MMLA, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+def on_two_machines(arguments: Sequence[object], folders: Sequence[Path]) -> list[subprocess.CompletedProcess[str]]:
+    """Two launchers that meet on the loopback, each with one process and in a folder of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launchers = []
+    for rank, folder in enumerate(folders):
+        where = ["--num_machines", "2", "--machine_rank", str(rank), "--main_process_ip", "127.0.0.1"]
+        command = [*ACCELERATE, *where, "--main_process_port", str(port), *MMLA, *map(str, arguments)]
+        launchers.append(
+            subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    done = [launcher.communicate(timeout=240) for launcher in launchers]
+    return [
+        subprocess.CompletedProcess(launcher.args, launcher.returncode, *texts)
+        for launcher, texts in zip(launchers, done, strict=True)
+    ]
 
 
 @pytest.fixture
@@ -92,27 +91,25 @@ def test_two_processes_give_the_results_of_one(root: Path, tmp_path: Path, alone
 
 
 def test_machines_without_a_common_disk(root: Path, tmp_path: Path, alone: Callable[..., None]) -> None:
-    """The first one's folder gets every answer; a folder of the second that cannot be used stops both, with one message."""
-    script = tmp_path / "own_folder.py"
-    script.write_text(OWN_FOLDER)
-    for name in ("machine0", "machine1", "one"):
-        (tmp_path / name).mkdir()
+    """The first one's folder gets every answer. A folder of the second that cannot be used stops both, with one message."""
+    first, second = folders = [tmp_path / "machine0", tmp_path / "machine1"]
+    for folder in folders:
+        folder.mkdir()
     alone(echo(root), tmp_path / "one")
-    (tmp_path / "machine1" / "run").write_text("in the way")
-    began = time.monotonic()
-    stopped = launched(echo(root), tmp_path, [script])
-    assert stopped.returncode != 0 and time.monotonic() - began < 60
-    assert stopped.stderr.count("error: the run folder cannot be written") == 1, stopped.stderr
-    assert "rank 1 of 2" in stopped.stderr
-    assert not lines(tmp_path / "machine0" / "asked.log")
+    (second / "run").write_text("in the way")
+    stopped = on_two_machines(echo(root), folders)
+    assert all(launcher.returncode != 0 for launcher in stopped)
+    assert stopped[0].stderr.count("error: the run folder cannot be written") == 1, stopped[0].stderr
+    assert "rank 1 of 2" in stopped[0].stderr and "error: the run" not in stopped[1].stderr
+    assert not lines(first / "asked.log")
 
-    (tmp_path / "machine1" / "run").unlink()
-    ran = launched(echo(root), tmp_path, [script])
-    assert ran.returncode == 0, ran.stderr
-    assert written(tmp_path / "machine0" / "run") == written(tmp_path / "one" / "run")
-    assert len(journaled(tmp_path / "machine0" / "run")) == 342
-    assert len(journaled(tmp_path / "machine1" / "run")) == 171
-    assert not (tmp_path / "machine1" / "run" / "results.json").exists()
+    (second / "run").unlink()
+    ran = on_two_machines(echo(root), folders)
+    assert [launcher.returncode for launcher in ran] == [0, 0], ran
+    assert written(first / "run") == written(tmp_path / "one" / "run")
+    assert len(journaled(first / "run")) == 342
+    assert len(journaled(second / "run")) == 171
+    assert not (second / "run" / "results.json").exists()
 
 
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(
@@ -124,7 +121,11 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(
     two = tmp_path / "two"
     two.mkdir()
     launcher = subprocess.Popen(
-        [*ACCELERATE, *MMLA, *map(str, command)], cwd=two, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*ACCELERATE, "--num_machines", "1", "--main_process_port", "0", *MMLA, *map(str, command)],
+        cwd=two,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 90
     while len(lines(two / "asked.log")) < 60:

@@ -24,7 +24,7 @@ def test_everything_that_is_read_at_run_time_is_in_the_wheel(tmp_path: Path) -> 
         str(path.relative_to(ROOT))
         for package in ("yaml_tasks", "mmla_tasks", "harness_ext", "finetune")
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".yaml", ".j2", ".typed") or path.name == "py.typed"
+        if path.suffix in (".py", ".yaml", ".j2", ".css", ".js", ".typed") or path.name == "py.typed"
     }
     assert needed - held == set()
     assert not [name for name in held if name.startswith(("tests", "benchmarks"))]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import random
 import time
+from pathlib import Path
 from statistics import NormalDist
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from scipy.stats import binomtest
 
 from mmla_tasks import statistics
 from mmla_tasks.records import MULTI, UNKNOWN
-from mmla_tasks.scorers import accuracy, confusion_counts, macro_f1
+from mmla_tasks.scorers import METRICS, accuracy, confusion_counts, macro_f1
 
 LABELS = ["neutral", "joy", "anger", "fear"]
 
@@ -80,7 +83,7 @@ def test_bootstrap_covers_the_truth() -> None:
     cells = draw.dirichlet(np.full(classes, 2.0))[:, None] * (
         right + 0.4 * draw.dirichlet(np.ones(classes + 2), classes)
     )
-    truth = statistics.macro_f1_of(cells[None])[0]
+    truth = METRICS["macro_f1"].of_counts(cells)
     labels = [f"label {i}" for i in range(classes)]
     columns = [*labels, UNKNOWN, MULTI]
     covered = 0
@@ -92,6 +95,34 @@ def test_bootstrap_covers_the_truth() -> None:
         low, high = statistics.bootstrap_macro_f1_interval(pairs, labels, draws=400, seed=seed)
         covered += low <= truth <= high
     assert covered / simulations > 0.86
+
+
+@pytest.fixture(scope="module")
+def coverage() -> ModuleType:
+    """benchmarks/coverage.py, which does the same on 4,000 sets (docs/performance.md)."""
+    spec = importlib.util.spec_from_file_location("coverage", Path(__file__).parents[2] / "benchmarks" / "coverage.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_wilson_covers_the_accuracy_of_4000_sets_like_meld(coverage: ModuleType) -> None:
+    accuracy = float(METRICS["acc"].of_counts(coverage.cells()))
+    hits = np.random.default_rng(11).binomial(coverage.ROWS, accuracy, size=4000)
+    intervals = [statistics.wilson_interval(n, coverage.ROWS) for n in hits.tolist()]
+    assert 0.94 <= np.mean([low <= accuracy <= high for low, high in intervals]) <= 0.96
+
+
+def test_bootstrap_covers_the_macro_f1_of_300_sets_like_meld(coverage: ModuleType) -> None:
+    cells = coverage.cells()
+    truth = METRICS["macro_f1"].of_counts(cells)
+    drawn = np.random.default_rng(12).multinomial(coverage.ROWS, cells.reshape(-1), size=300).reshape(-1, *cells.shape)
+    held = 0
+    for seed, counts in enumerate(drawn):
+        low, high = statistics.bootstrap_macro_f1_interval(coverage.pairs_of(counts), coverage.LABELS, 300, seed)
+        held += low <= truth <= high
+    assert 0.905 <= held / 300 <= 0.985  # 92.5 to 97 % is what 4,000 sets must show; 300 wobble by 2 points
 
 
 def test_bootstrap_of_any_statistic_of_the_matrix() -> None:
@@ -113,10 +144,12 @@ def test_bootstrap_without_variation_or_rows() -> None:
         statistics.bootstrap_macro_f1_interval([("joy", "joy")], LABELS, draws=0)
 
 
-def test_macro_f1_of_a_batch_is_the_metric() -> None:
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_of_matrices_is_the_metric(name: str) -> None:
     samples = [draw_pairs(50, seed) for seed in range(5)]
     batch = np.stack([confusion_counts(pairs, LABELS) for pairs in samples])
-    assert statistics.macro_f1_of(batch) == pytest.approx([macro_f1(pairs, LABELS) for pairs in samples])
+    assert METRICS[name].of_counts(batch) == pytest.approx([METRICS[name](pairs, LABELS) for pairs in samples])
+    assert float(METRICS[name].of_counts(batch[0])) == pytest.approx(METRICS[name](samples[0], LABELS))
 
 
 @given(st.lists(st.sampled_from(LABELS), min_size=1, max_size=50))
@@ -155,10 +188,35 @@ def test_mean() -> None:
     assert math.isnan(statistics.mean([]))
 
 
-def test_the_intervals_of_twelve_tasks_in_no_time() -> None:
+def test_every_metric_has_an_interval_around_it() -> None:
+    pairs, released = draw_pairs(300, seed=8), draw_pairs(300, seed=9)
+    intervals = statistics.metric_intervals(pairs, released, LABELS)
+    assert list(intervals) == list(METRICS)
+    for name, (low, high) in intervals.items():
+        value = METRICS[name](released if METRICS[name].released else pairs, LABELS)
+        assert 0 <= low < value < high <= 1, name
+        assert high - low < 0.17, name
+    assert intervals["macro_f1"] == statistics.bootstrap_macro_f1_interval(pairs, LABELS)
+    assert intervals["acc"] == statistics.wilson_interval(sum(g == p for g, p in pairs), 300)
+    assert set(statistics.metric_intervals([], [], LABELS).values()) == {(0.0, 1.0)}
+
+
+def test_intervals_of_classes() -> None:
+    pairs = [("joy", "joy")] * 8 + [("joy", "fear")] * 2 + [("anger", "joy")] * 4 + [("fear", "anger")]
+    intervals = statistics.class_intervals(pairs, LABELS)
+    assert intervals["joy"]["recall"] == statistics.wilson_interval(8, 10)
+    assert intervals["joy"]["precision"] == statistics.wilson_interval(8, 12)
+    low, high = statistics.wilson_interval(8, 14)
+    assert intervals["joy"]["f1"] == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))
+    assert intervals["neutral"] == {"precision": (0, 1), "recall": (0, 1), "f1": (0, 1)}
+    assert intervals["fear"]["f1"][0] == 0 < intervals["fear"]["f1"][1]
+
+
+def test_intervals_of_all_metrics_of_twelve_tasks_within_five_seconds() -> None:
     labels = [f"label {i}" for i in range(12)]
     tasks = [draw_pairs(1300, seed, labels) for seed in range(12)]
     start = time.process_time()
     for pairs in tasks:
-        statistics.bootstrap_macro_f1_interval(pairs, labels)
-    assert time.process_time() - start < 2  # 0.3 s on a quiet core
+        statistics.metric_intervals(pairs, pairs, labels)
+        statistics.class_intervals(pairs, labels)
+    assert time.process_time() - start < 5  # about 0.6 s on a quiet core
