@@ -105,7 +105,7 @@ def measure(requests: int, *, model: Path, data: Path, work: Path, cache_gigabyt
         raise RuntimeError(f"{asked} requests were asked, not {requests}")
     timings = results["timings"]
     peak = float(done.stdout.rsplit("peak ", 1)[1].split()[0])
-    return Measured(requests, peak, timings["answer and score"], timings["decode waits"])
+    return Measured(requests, peak, timings["answer"], timings["stages of answer"]["decode waits"])
 
 
 def main() -> int:
