@@ -15,6 +15,9 @@ import pytest
 
 from tests.integration.conftest import drawn_clip, labels_of, real_texts, smollm2, tiny_qwen2_vl  # noqa: F401
 
+# Read when torch is loaded: threads that spin while they wait keep the cores from the engine, which is another process.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_length": 2048, "max_num_seqs": 16}
 """What keeps an engine small and exact."""
 TASKS = ("mmla_intent_mintrec", "mmla_emotion_meld")
