@@ -28,7 +28,7 @@ class Measured:
     requests: int
     peak_megabytes: float
     seconds: float
-    """Of asking and scoring, start and loading left out."""
+    """Of asking; start, loading and scoring left out."""
     wait_seconds: float
     """In which the model waited for frames."""
 

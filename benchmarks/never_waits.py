@@ -3,10 +3,10 @@
 python benchmarks/never_waits.py [--clips 500] [--batch_size 16] [--workers N]
 
 The road is that of `mmla run` from requests to answers: decoding and processor in threads, batches, responses. Only
-the model's own work is replaced by a sleep for each batch, which uses no core, as if it were done on a GPU. Three models
-are tried: one that takes twice the time of decoding, as much, and half. Decoding alone uses the same number of threads
-and makes the same tensors; it is measured before and after, and the mean counts, since machines change their pace.
-Every run starts with nothing decoded; there is no frame cache.
+the model's own work is replaced by a sleep for each batch, which uses no core, as if it were done on a GPU. Three
+models are tried: one that takes twice the time of decoding, as much, and half. Decoding alone uses the same number of
+threads and makes the same tensors; it is measured before and after, and the mean counts, since machines change their
+pace. Every run starts with nothing decoded; there is no frame cache.
 """
 
 from __future__ import annotations
