@@ -28,7 +28,7 @@ class Measured:
     requests: int
     peak_megabytes: float
     seconds: float
-    """Of asking and scoring, start and loading left out."""
+    """Of asking; start, loading and scoring left out."""
     wait_seconds: float
     """In which the model waited for frames."""
 
@@ -105,7 +105,7 @@ def measure(requests: int, *, model: Path, data: Path, work: Path, cache_gigabyt
         raise RuntimeError(f"{asked} requests were asked, not {requests}")
     timings = results["timings"]
     peak = float(done.stdout.rsplit("peak ", 1)[1].split()[0])
-    return Measured(requests, peak, timings["answer and score"], timings["decode waits"])
+    return Measured(requests, peak, timings["answer"], timings["stages of answer"]["decode waits"])
 
 
 def main() -> int:
