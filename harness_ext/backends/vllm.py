@@ -106,6 +106,7 @@ class VLLMLabelLM(ProcessorLM):
         self._check_adapters(pretrained)
         self.engine = Engine({**self._engine_arguments(pretrained), **given})
         self.max_length = self.engine.config.model_config.max_model_len
+        self.batch_size = questions_at_once(options, int(self.engine.config.scheduler_config.max_num_seqs))
         self.loaded_identity = self._identity(pretrained, given)
         self.decode_wait_seconds = 0.0
 
@@ -251,7 +252,7 @@ class VLLMLabelLM(ProcessorLM):
     def _in_flight(self) -> InFlight:
         """The started engine, ready for questions."""
         self.engine.start()
-        in_flight = InFlight(self._bound)
+        in_flight = InFlight(self.batch_size)
         try:
             in_flight.call(self._try_adapters)
         except BaseException:
@@ -259,18 +260,6 @@ class VLLMLabelLM(ProcessorLM):
             in_flight.close()
             raise
         return in_flight
-
-    @property
-    def _bound(self) -> int:
-        """Questions asked at once: enough that vLLM never runs out of them."""
-        size = str(self.options.batch_size or "auto")
-        if size.startswith("auto"):
-            bound = 2 * int(self.engine.config.scheduler_config.max_num_seqs)
-        elif size.isdigit() and int(size) > 0:
-            bound = int(size)
-        else:
-            raise ModelError(f"batch_size='{size}' is neither a positive number nor auto")
-        return min(bound, self.options.max_batch_size or bound)
 
     def close(self) -> None:
         """End the engine; a model that was closed answers no more."""
@@ -425,6 +414,15 @@ def split_arguments(args: Mapping[str, Any]) -> tuple[VLLMOptions, dict[str, Any
     return made, {name: value for name, value in given.items() if name not in options}
 
 
+def questions_at_once(options: VLLMOptions, sequences: int) -> int:
+    """How many questions are in flight: enough that vLLM, which has room for `sequences`, never runs out of them."""
+    size = str(options.batch_size or "auto")
+    if not size.startswith("auto") and (not size.isdigit() or int(size) < 1):
+        raise ModelError(f"batch_size='{size}' is neither a positive number nor auto")
+    bound = 2 * sequences if size.startswith("auto") else int(size)
+    return min(bound, options.max_batch_size or bound)
+
+
 def sampling(**arguments: Any) -> Any:
     """Make vLLM's sampling parameters, greedy unless they say otherwise; answers are token ids, not text.
 
@@ -432,10 +430,11 @@ def sampling(**arguments: Any) -> Any:
         ModelError: A value is out of range.
     """
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
 
     try:
         return SamplingParams(**{"temperature": 0.0, "detokenize": bool(arguments.get("stop")), **arguments})
-    except ValueError as error:
+    except (ValueError, VLLMValidationError) as error:
         raise ModelError("vLLM refuses the generation arguments", why=str(error).splitlines()[0]) from error
 
 

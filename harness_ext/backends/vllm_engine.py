@@ -12,9 +12,11 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+import textwrap
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +28,8 @@ LOGGED_ERROR: Final = re.compile(
 )
 """A line of a traceback that names what was raised, with or without the prefixes of vLLM's log."""
 LONGEST_REASON: Final = 300
+GRACE_SECONDS: Final = 20
+"""For the engine's processes to end by themselves: they wait 5 seconds for their workers."""
 ADVICE: Final = {
     "architecture": "mmla-hf runs whatever transformers knows",
     "KV cache": "a smaller max_length, or more room: gpu_memory_utilization, on a CPU VLLM_CPU_KVCACHE_SPACE (GiB)",
@@ -76,7 +80,9 @@ class EngineLog:
         logged = LOGGED_ERROR.search(self.path.read_text(errors="replace")) if self.path is not None else None
         why = logged[1] if logged and _is_hollow(error) else _reason(error)
         advice = next((step for part, step in ADVICE.items() if part in why), None)
-        return ModelError(what, why=why[:LONGEST_REASON], log=self.path, next=advice)
+        return ModelError(
+            what, why=textwrap.shorten(why, LONGEST_REASON, placeholder=" ..."), log=self.path, next=advice
+        )
 
     def remove(self) -> None:
         """Nobody needs it any more."""
@@ -113,6 +119,7 @@ class Engine:
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self.log = EngineLog()
         self._llm: Any = None
+        self._processes: set[BaseProcess] = set()
         self._requests = 0
         with self._explained(f"vLLM does not take the model {arguments['model']}"):
             from vllm.engine.arg_utils import AsyncEngineArgs
@@ -128,9 +135,7 @@ class Engine:
             with self.log.capture():
                 yield
         except BaseException as error:
-            for child in set(multiprocessing.active_children()) - before:
-                child.terminate()
-                child.join()
+            _end(set(multiprocessing.active_children()) - before)
             if isinstance(error, Exception):
                 raise self.log.fault(what, error) from error
             self.log.remove()
@@ -147,7 +152,9 @@ class Engine:
         with self._explained(f"the engine of vLLM does not start with {self.config.model_config.model}"):
             from vllm.v1.engine.async_llm import AsyncLLM
 
+            before = set(multiprocessing.active_children())
             self._llm = AsyncLLM.from_vllm_config(self.config, disable_log_stats=True)
+            self._processes = set(multiprocessing.active_children()) - before
 
     def close(self) -> None:
         """End the engine's processes."""
@@ -155,6 +162,7 @@ class Engine:
             with self.log.capture(), suppress(Exception):
                 self._llm.shutdown()
             self._llm = None
+            _end(self._processes)
         self.log.remove()
 
     # ---- on the event loop ---------------------------------------------------------------------------------------
@@ -187,6 +195,17 @@ class Engine:
             await self._llm.add_lora(lora)
         except Exception as error:
             raise self.log.fault(f"the adapter {lora.lora_path} cannot be loaded into this model", error) from error
+
+
+def _end(processes: Iterable[BaseProcess]) -> None:
+    """Let processes end, which their own children wait for; those that do not are killed."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(GRACE_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 def engine_arguments() -> set[str]:

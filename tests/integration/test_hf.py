@@ -296,7 +296,7 @@ def test_frames_are_held_until_their_tensors_are_made_and_no_longer(
     monkeypatch.setattr(frame_cache, "frames_of", counting)
     answered(video_lm, clip_requests * 4, batch_size=2)
     assert len(alive) == 16
-    assert most <= DecodeLimits().workers
+    assert most <= DecodeLimits().workers + 1  # one may be on its way out; kept ones would soon be all 16
     assert not any(thread.name.startswith("mmla-prefetch") for thread in threading.enumerate())
 
 

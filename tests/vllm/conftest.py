@@ -15,6 +15,9 @@ import pytest
 
 from tests.integration.conftest import drawn_clip, labels_of, real_texts, smollm2, tiny_qwen2_vl  # noqa: F401
 
+# Read when torch is loaded: threads that spin while they wait keep the cores from the engine, which is another process.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_length": 2048, "max_num_seqs": 16}
 """What keeps an engine small and exact."""
 TASKS = ("mmla_intent_mintrec", "mmla_emotion_meld")
@@ -88,14 +91,15 @@ def hf_clips(tiny_qwen2_vl: Path) -> Any:  # noqa: F811
 
 
 def engine_processes(parent: int | None = None) -> list[int]:
-    """Processes that descend from `parent` (this one, unless said otherwise) and are no zombies."""
+    """Processes that descend from `parent` (this one, unless said otherwise), without zombies and Python's own helper."""
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 state, ppid = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                command = (entry / "cmdline").read_text()
             except OSError:
                 continue
-            if int(ppid) == (parent or os.getpid()) and state != "Z":
+            if int(ppid) == (parent or os.getpid()) and state != "Z" and "resource_tracker" not in command:
                 found += [int(entry.name), *engine_processes(int(entry.name))]
     return found
