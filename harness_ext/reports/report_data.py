@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -190,7 +190,7 @@ def run_report(run: Run, method: Method | None = None) -> RunReport:
         date=run.results.get("date", ""),
         sample_data=SAMPLE_NOTE in facts["notes"],
         method=chosen,
-        notes=notes(run.results),
+        notes=[*notes(run.results), *_about_averages(means, tasks, whole)],
         tasks=tasks,
         dimensions=list(_dimensions(tasks)),
         averages=means,
@@ -201,6 +201,12 @@ def run_report(run: Run, method: Method | None = None) -> RunReport:
         deltas=list(protocol_deltas(run)),
         published_source=source(),
     )
+
+
+def _about_averages(means: Sequence[Average], tasks: Sequence[TaskReport], whole: bool) -> Iterator[str]:
+    """What must stand beside averages that could be taken for the benchmark's."""
+    if means and not whole:
+        yield f"averages are over the rows of these {len(tasks)} tasks: not the benchmark average"
 
 
 def method_told(run: Run) -> Method | None:

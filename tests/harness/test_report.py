@@ -120,6 +120,8 @@ def test_sample_data_is_marked(tmp_path: Path, mmla: Callable[..., Any]) -> None
     assert mmla("report", tmp_path / "run", "--with_texts").status == 0, "sample texts are made up and restrict nobody"
     for name in ("report.html", "report.md", "table.tex"):
         assert "sample data, not a benchmark score" in (tmp_path / "run" / "report" / name).read_text()
+    for name in ("report.html", "report.md"):
+        assert "these 2 tasks: not the benchmark average" in (tmp_path / "run" / "report" / name).read_text()
 
 
 def test_full_sets_stand_beside_published_rows_of_the_method(
