@@ -1,8 +1,8 @@
 """What ranking labels costs in vLLM, in answers of 16 tokens on the same prompt: SmolLM2, float32, four ways.
 
 Run in an environment with vLLM as ``python benchmarks/vllm_rank_cost.py``, in that of ``make test-vllm`` as
-``PYTHONPATH=. .venv-vllm/bin/python benchmarks/vllm_rank_cost.py``; its table is in docs/decisions/005. Exit status 1 when
-the way that `mmla-vllm` takes costs more than twice the answer.
+``PYTHONPATH=. .venv-vllm/bin/python benchmarks/vllm_rank_cost.py``; its table is in docs/decisions/005. Exit status 1
+when the way that `mmla-vllm` takes costs more than twice the answer.
 """
 
 from __future__ import annotations
