@@ -23,7 +23,7 @@ from harness_ext.run_folder import MANIFEST, RECORD, SAMPLES, SHARDS, RunFolder,
 from harness_ext.session import Session, announce
 from harness_ext.shards import SCHEMA, Shard, asked_of
 from harness_ext.usage import Prices
-from mmla_tasks.errors import DataError, UsageError
+from mmla_tasks.errors import DataError, ModelError, UsageError
 
 _MAY_DIFFER = ("shard", "command", "batch_size")
 """Options in which the shards of one run may differ."""
@@ -232,11 +232,11 @@ class Replay(LM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """No task of ours asks for it."""
-        raise NotImplementedError
+        raise ModelError("mmla merge knows tasks of the kind generate_until only")
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """No task of ours asks for it."""
-        raise NotImplementedError
+        raise ModelError("mmla merge knows tasks of the kind generate_until only")
 
 
 def _whole_set(shards: Sequence[FinishedShard]) -> list[Shard]:

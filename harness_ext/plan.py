@@ -24,7 +24,7 @@ from harness_ext.prefetch import DecodeLimits
 from harness_ext.requests import Request, Response
 from harness_ext.session import announce, distinct
 from harness_ext.usage import Prices
-from mmla_tasks.errors import ClipError
+from mmla_tasks.errors import ClipError, ModelError
 
 if TYPE_CHECKING:
     from harness_ext.released import Family
@@ -177,11 +177,11 @@ class CountingLM(LM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """No task of ours asks for it."""
-        raise NotImplementedError
+        raise ModelError("a dry run knows tasks of the kind generate_until only")
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """No task of ours asks for it."""
-        raise NotImplementedError
+        raise ModelError("a dry run knows tasks of the kind generate_until only")
 
     # ---- counting ------------------------------------------------------------------------------------------------
 

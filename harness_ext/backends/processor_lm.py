@@ -6,6 +6,7 @@ how labels become tokens and how a raw answer is cut must not differ: it stands 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -98,22 +99,22 @@ class ProcessorLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
     # ---- what a backend says ------------------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def model_config(self) -> Any:
         """The model's config, by which a released family is recognised."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def end_tokens(self) -> list[int]:
         """Token ids with which the model ends an answer; the tokenizer's own end token, if it is one, comes first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def checkpoint_decoding(self) -> dict[str, Any]:
         """The checkpoint's own generation settings, which nothing but ``--protocol paper`` lets into force."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reply(self, question: Question) -> str:
         """One free answer, outside of any journal."""
-        raise NotImplementedError
 
     # ---- what lm-eval asks ---------------------------------------------------------------------------------------
 
