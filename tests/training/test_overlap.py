@@ -163,7 +163,7 @@ def test_facts_are_plain_and_say_it_in_words(excluded: bool) -> None:
     assert two == (
         "2 overlapping train rows left out of training"
         if excluded
-        else "2 overlapping train rows trained on; see --exclude_test_overlap"
+        else "2 overlapping train rows trained on; --exclude_test_overlap leaves them out"
     )
 
 
