@@ -41,6 +41,7 @@ KEYS_OF_TRAINING = (
     "lora.rank",
     "lora.alpha",
     "lora.dropout",
+    "lora.targets",
     "selection.every",
     "save_every",
     "keep_checkpoints",
@@ -54,7 +55,7 @@ WIDTH = 110
 class Mend:
     """A released value that was changed, and why."""
 
-    released: float
+    released: float | str
     why: str
 
 
@@ -82,7 +83,8 @@ class Recipe:
     @property
     def mends(self) -> dict[str, Mend]:
         """The keys whose released value was changed."""
-        return {key: Mend(**mend) for key, mend in self.model.get("mended", {}).get(self.dataset, {}).items()}
+        mended = self.family.get("mended", {}) | self.model.get("mended", {}).get(self.dataset, {})
+        return {key: Mend(**mend) for key, mend in mended.items()}
 
     @property
     def tasks(self) -> list[str]:
@@ -115,7 +117,7 @@ class Recipe:
         )
         yield from _comment(self._unstated(), bullet=True)
         yield "#"
-        yield "# mmla finetune check FILE lists what does not fit; mmla finetune run FILE trains."
+        yield "# mmla finetune check FILE lists what does not fit; mmla finetune run FILE trains; every key is a flag too."
 
     def _published(self) -> str:
         """What the paper reports for this model, where it does."""

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from finetune.cli_recipe import main
+from finetune.config import ALL_LINEAR, Config
 from finetune.recipes import KEYS_OF_TRAINING, Recipe, models, models_with_it, recipe, recipes
 from mmla_tasks.errors import UsageError
 from mmla_tasks.sources import SOURCES
@@ -36,6 +38,7 @@ MENDED = {
     ("llava-ov-7b", "MELD-DA", "max_length"): (6, 3072),
     ("llava-video-72b", "MOSI", "epochs"): (1, 15),
     ("llava-video-72b", "MUStARD", "epochs"): (1, 15),
+    **{("videollama2-7b", dataset, "dtype"): ("float16", "bfloat16") for dataset in SOURCES},
 }
 """Released value and ours, for the table's oddities."""
 TABLE_OF_LLM = ("qwen2-0.5b", "qwen2-1.5b", "qwen2-7b", "llama3-8b", "internlm2.5-7b")
@@ -71,13 +74,19 @@ def differences(row: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[t
         stated = [row[name] for name in names if name in row]
         if stated and stated[0] != config.get(key):
             yield key, stated[0], config.get(key)
-    if {"bf16": "bfloat16", "bf16 + tf32": "bfloat16", "fp16": "float16"}[row["precision"]] != config["dtype"]:
-        yield "dtype", row["precision"], config["dtype"]
+    dtype = {"bf16": "bfloat16", "bf16 + tf32": "bfloat16", "fp16": "float16"}[row["precision"]]
+    if dtype != config["dtype"]:
+        yield "dtype", dtype, config["dtype"]
+    target = row.get("lora.target", row.get("lora_target"))
+    if target is not None and (
+        target not in ("all", "all-linear", "all_linear") or config["lora.targets"] != ALL_LINEAR
+    ):
+        yield "lora.targets", target, config.get("lora.targets")
     every = row.get("eval_steps", row["save_steps"])
     if every != config["selection.every"]:
         yield "selection.every", every, config["selection.every"]
-    strategy = None if row["deepspeed"] is None else "zero3_offload" if "z" in row["deepspeed"] else ""
-    strategy = "zero2" if row["deepspeed"] and "zero2" in row["deepspeed"] else strategy
+    files = {"ds_z3_offload_config.json": "zero3-offload", "zero3_offload.json": "zero3-offload", "zero2.json": "zero2"}
+    strategy = files.get(row["deepspeed"], row["deepspeed"])
     if strategy != config["deepspeed"]:
         yield "deepspeed", row["deepspeed"], config["deepspeed"]
 
@@ -120,13 +129,23 @@ def test_values_left_to_a_default_are_said_to_be_such(table: dict[str, Any]) -> 
     assert "Published accuracy on test: 56.6 % zero-shot, 80.5 % after SFT." in " ".join(text.replace("#", "").split())
 
 
+@pytest.mark.parametrize("name", models())
+def test_what_is_printed_is_a_config_with_these_values(name: str) -> None:
+    for of in (of for of in recipes() if of.name == name):
+        printed = yaml.safe_load(of.text())
+        plain = Config(**printed).plain()
+        for key, value in flat(printed).items():
+            assert flat(plain)[key] == value, (of.dataset, key)
+        assert set(printed["lora"]) == {key.partition(".")[2] for key in of.values if key.startswith("lora.")}
+
+
 @pytest.mark.parametrize("of", recipes(), ids=lambda of: f"{of.name}-{of.dataset}")
 def test_every_key_is_stated_or_said_to_be_ours(of: Recipe) -> None:
     text = " ".join(of.text().replace("#", "").split())
-    unstated = text.partition("our defaults hold:")[2].partition(".")[0]
+    unstated = text.partition("our defaults hold:")[2].partition(", seed.")[0]
     stated = flat(yaml.safe_load(of.text()))
     assert [key for key in KEYS_OF_TRAINING if key not in stated] == [
-        key.strip() for key in unstated.split(",") if key.strip() != "seed"
+        key.strip() for key in unstated.split(",") if key.strip()
     ]
     assert len(max(of.text().splitlines(), key=len)) <= 120
 
@@ -149,3 +168,24 @@ def test_what_was_not_released_is_refused_with_what_is_near(model: str, dataset:
     with pytest.raises(UsageError) as error:
         recipe(model, dataset)
     assert says in str(error.value)
+
+
+def test_the_command_prints_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "qwen2-vl-7b", "--dataset", "mintrec"]) == 0
+    assert capsys.readouterr().out == recipe("qwen2-vl-7b", "MIntRec").text()
+    assert main(["--model", "qwen2-vl-7b", "--it"]) == 0
+    assert capsys.readouterr().out == recipe("qwen2-vl-7b", None).text()
+
+
+def test_the_command_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"{name} " in listed for name in models())
+    assert "chsimsv2.0" in listed.replace("-", "")
+    assert "llava-ov-7b        12 datasets       " in listed and "qwen2-vl-7b        12 datasets, IT   " in listed
+
+
+@pytest.mark.parametrize("arguments", [[], ["--model", "qwen2-7b"], ["--dataset", "meld"]])
+def test_the_command_needs_a_model_and_a_dataset(arguments: list[str]) -> None:
+    with pytest.raises(UsageError, match="a recipe is for a model and a dataset"):
+        main(arguments)
