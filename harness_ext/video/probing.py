@@ -28,6 +28,8 @@ class Probe:
     """Whether every packet of this codec is a frame and says when it is shown; else one may show nothing."""
     duration_seconds: float
     """From the first frame to the end of the last."""
+    declared_seconds: float | None
+    """Length of the file by its header, sound included; None where it says nothing."""
     fps: float
     """Average frames a second."""
     has_audio: bool
@@ -63,6 +65,7 @@ def probe_file(path: str) -> Probe:
             frames=frames,
             exact=timeline is not None,
             duration_seconds=float(duration),
+            declared_seconds=None if stream.container.duration is None else stream.container.duration / 1_000_000,
             fps=float(fps),
             has_audio=bool(stream.container.streams.audio),
         )
