@@ -133,8 +133,8 @@ def packets_of(stream: Any) -> list[Packet]:
     return packets
 
 
-_ONE_PACKET_ONE_FRAME = frozenset({"h264", "hevc", "mpeg4", "vp9", "av1", "mjpeg"})
-"""Codecs whose packets are frames. VP8 for one also has packets that show nothing."""
+_ONE_PACKET_ONE_FRAME = frozenset({"h264", "hevc", "mpeg4", "vp9", "libdav1d", "mjpeg"})
+"""Decoders whose packets are frames. VP8 for one also has packets that show nothing."""
 
 
 def timeline_of_packets(stream: Any, packets: list[Packet]) -> Timeline | None:
