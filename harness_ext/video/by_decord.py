@@ -16,7 +16,7 @@ CONTAINERS: Final = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"
 """FFmpeg's names of the containers in which decord's frames equal PyAV's; of a transport stream it loses the first."""
 
 PIXEL_FORMATS: Final = frozenset({"yuv420p", "yuvj420p"})
-"""FFmpeg's names of those in which decord's colours equal PyAV's; with other depth, sampling or odd sizes they differ."""
+"""FFmpeg's names of those in which decord's colours equal PyAV's; with more bits or odd sizes they differ."""
 PROGRESSIVE: Final = 1
 """FFmpeg's number for an order of fields that says there are none; 0 is unknown."""
 
@@ -36,7 +36,7 @@ def images_by_decord(source: Source, timeline: Timeline, wanted: list[int]) -> I
         if len(reader) != len(timeline.ticks):
             raise _refusal(f"decord counts {len(reader):,} frames, PyAV {len(timeline.ticks):,}")
         yield from _images(reader, wanted)
-    except (decord.DECORDError, StopIteration) as error:
+    except (decord.DECORDError, StopIteration, RuntimeError) as error:
         reason = str(error).strip().rsplit("] ", 1)[-1] or "it ends early"  # without its source file and line
         raise _refusal(f"decord gives up: {reason}") from None
 

@@ -7,6 +7,7 @@ Look at them:
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -265,6 +266,7 @@ def motion_jpeg(folder: Path) -> Oddity:
 
 
 def av1(folder: Path) -> Oddity:
+    os.environ["SVT_LOG"] = "1"  # errors only
     return plain(
         folder / "av1.mp4",
         20,
