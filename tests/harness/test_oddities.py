@@ -21,6 +21,8 @@ oddities = import_module("oddities")
 
 INEXACT = {"WebM (VP8) with hidden frames", "interlaced MPEG-2", "alpha, PNG", "size changes on the way"}
 """Kinds whose packets do not tell for sure how many frames there are."""
+CUT_UNSEEN = {".ts", ".flv", ".h264"}
+"""Files that do not say how long they are."""
 REFUSED_BY_DECORD = {
     "mirrored", "odd size, 4:4:4", "odd size, 4:2:0", "10 bits", "HDR (BT.2020, PQ)", "interlaced", "interlaced MPEG-2",
     "alpha, PNG", "transport stream", "AV1", "Flash", "size changes on the way",
@@ -74,3 +76,28 @@ def test_packets_tell_how_many_frames_there_are(drawn: dict[str, Any], kind: str
     assert found.exact is (kind not in INEXACT)
     if kind != "segment of a longer file":
         assert found.frames == len(drawn[kind].numbers)
+
+
+@pytest.mark.parametrize("kind", oddities.KINDS)
+def test_a_file_cut_short_is_never_taken_for_a_shorter_one(drawn: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    oddity = drawn[kind]
+    data = oddity.path.read_bytes()
+    for part in range(1, 10):
+        cut = tmp_path / f"{part}{oddity.path.suffix}"
+        cut.write_bytes(data[: len(data) * part // 10])
+        try:
+            frames = decode({**clip_of(oddity), "path": str(cut)}, FramePolicy(num_frames=1000))
+        except ClipError as error:
+            assert error.fault in ("cut_short", "no_frames", "damaged", "not_video")
+        else:
+            assert oddity.path.suffix in CUT_UNSEEN or oddity.faults(frames) == []
+
+
+def test_bytes_behind_a_whole_film_do_no_harm(drawn: dict[str, Any], tmp_path: Path) -> None:
+    for kind in ("tagged BT.709", "in Matroska, without a frame count", "MPEG-4 in AVI"):
+        oddity = drawn[kind]
+        longer = tmp_path / f"longer{oddity.path.suffix}"
+        for appended in (b"\0" * 5000, b"somebody's notes " * 99, b"\xff" * 7):
+            longer.write_bytes(oddity.path.read_bytes() + appended)
+            frames = decode({**clip_of(oddity), "path": str(longer)}, FramePolicy(num_frames=1000))
+            assert oddity.faults(frames) == [], (kind, appended[:3])
