@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness_ext.adapters import Adapters
+from harness_ext.adapters import TRAINING, Adapters
 from harness_ext.backends.hf_adapters import AdaptedModel
 from harness_ext.messages import ClipsAs, clips_as, tokenizer_of
 from harness_ext.ranks import Ranks
+from harness_ext.training import refuse_other_base
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ def load(source: ModelSource) -> Loaded:
     decoding = own_decoding(getattr(model, "generation_config", None))
     _with_clean_generation(model, tokenizer_of(processor))
     identity = _identity(source, model, config)
+    if adapters is not None:
+        refuse_other_base(adapters, source.pretrained, identity["digest"])
     adapted = AdaptedModel(model, tokenizer_of(processor), adapters) if adapters is not None else None
     return Loaded(model, processor, clips_as(processor), identity, adapters, adapted, decoding)
 
@@ -376,7 +379,8 @@ def folder_digest(folder: Path | None, only: str | None = None) -> str | None:
 
     SHA-256 over name, size and `SLICES` evenly spaced slices of 64 KiB of every model file, in order of name; a file of
     up to 1 MiB is thereby read whole. Slices all over a weight file tell fine-tuned weights from their base, which the
-    first megabyte (often frozen embeddings) would not. Times and paths do not count: a copied folder is the same model.
+    first megabyte (often frozen embeddings) would not. Times and paths do not count, nor how it was trained: a copied
+    folder is the same model.
 
     Args:
         folder: The folder; what is not there has no digest.
@@ -386,7 +390,7 @@ def folder_digest(folder: Path | None, only: str | None = None) -> str | None:
         return None
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.name == only if only else path.suffix in MODEL_SUFFIXES:
+        if path.name == only if only else path.suffix in MODEL_SUFFIXES and path.name != TRAINING:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             for piece in _slices(path):
                 digest.update(piece)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lm_eval.api.model import LM
@@ -29,6 +30,7 @@ from harness_ext.messages import (
 from harness_ext.questions import Question, question_of
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
 from harness_ext.session import announce, answer_all
+from harness_ext.training import trainings
 from mmla_tasks.errors import ModelError, suggest
 
 if TYPE_CHECKING:
@@ -214,6 +216,10 @@ class ProcessorLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         """What an answer to one task depends on besides the loaded model: its adapter."""
         adapter = self.adapter_of(task)
         return {"peft": adapter.identity} if adapter else {}
+
+    def trainings(self, tasks: Sequence[str]) -> list[dict[str, Any]]:
+        """How the model and the adapters of these tasks were trained; see `harness_ext.training`."""
+        return trainings(tasks, self.adapters, Path(self.loaded_identity["pretrained"]).expanduser())
 
     def prepare(self, tasks: Mapping[str, Any], ids: Mapping[str, Sequence[str]]) -> None:
         """Find out before anything is asked whether every task has its adapter."""

@@ -30,6 +30,7 @@ from harness_ext.questions import Question, frame_bytes
 from harness_ext.requests import Request, Response
 from harness_ext.session import decode_limits, sampling_seed, timings
 from harness_ext.timings import Stage
+from harness_ext.training import refuse_other_base
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 DEFAULT_NEW_TOKENS: Final = 64
@@ -105,6 +106,7 @@ class VLLMLabelLM(ProcessorLM):
         self._generation = hf_load.load_generation(pretrained, self._hf_config, **source)
         if self.adapters is not None:
             self.adapters.check_plain_lora()
+            refuse_other_base(self.adapters, pretrained, hf_load.folder_digest(hf_load.ModelSource(pretrained).folder))
             refuse_other_shapes(self.adapters, hf_load.layer_shapes(self._hf_config))
         self.engine = Engine({**self._engine_arguments(pretrained), **given})
         self.max_length = self.engine.config.model_config.max_model_len
