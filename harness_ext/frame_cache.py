@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import tempfile
 import threading
@@ -24,9 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness_ext import video
+from harness_ext.environment import number_from_environment
 from harness_ext.frame_policy import FramePolicy
 from harness_ext.video import Frames
-from mmla_tasks.errors import UsageError
 from mmla_tasks.records import Clip
 
 __all__ = ["FrameCache", "frames_of"]
@@ -92,18 +91,7 @@ def _cached(clip: Clip, policy: FramePolicy, who: str) -> Frames:
 
 
 def _bound_bytes() -> int:
-    given = os.environ.get(SIZE_VARIABLE) or DEFAULT_GB
-    try:
-        gigabytes = float(given)
-    except ValueError:
-        gigabytes = math.nan
-    if not 0 <= gigabytes < math.inf:
-        raise UsageError(
-            f"{SIZE_VARIABLE}={given} can't be used",
-            why="it must be a number of gigabytes",
-            next="leave it out for 4, or set 0 to keep no frames",
-        )
-    return int(gigabytes * 2**30)
+    return int(number_from_environment(SIZE_VARIABLE, DEFAULT_GB, "gigabytes", zero="to keep no frames") * 2**30)
 
 
 def _key(clip: Clip, policy: FramePolicy, who: str) -> str:

@@ -107,7 +107,7 @@ class ClipImages(dict[str, Any]):
         try:
             return frames_of(self["clip"], FramePolicy(**self["frames"]), who=self["who"]).frames_THWC
         except ClipError as error:
-            raise ClipError(error.what, {**error.details, "next": NEXT}) from None
+            raise ClipError(error.what, {**error.details, "next": NEXT}, fault=error.fault) from None
 
 
 class LazyImage(Image.Image):

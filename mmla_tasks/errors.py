@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 
 class MmlaError(Exception):
@@ -57,8 +57,29 @@ class DataError(MmlaError):
     """Texts: root, folder, file, row, label, id."""
 
 
+ClipFault = Literal[
+    "missing", "empty", "not_video", "audio_only", "no_frames", "cut_short", "damaged", "outside", "too_large",
+    "unsupported", "timeout", "memory", "crash", "unforeseen",
+]  # fmt: skip
+"""What is wrong with a clip, in one word, for counting. `outside`: the file has no frame in the clip's time;
+`unsupported`: this reader can't, another may; `timeout`, `memory`, `crash`: how decoding was ended."""
+
+
 class ClipError(MmlaError):
-    """A video clip: missing, empty, unreadable."""
+    """A video clip: missing, empty, unreadable.
+
+    Args:
+        what: As for every `MmlaError`, and so are `listed` and `details`.
+        listed: See there.
+        fault: In one word.
+        **details: See there.
+    """
+
+    def __init__(
+        self, what: str, listed: Mapping[str, Any] | None = None, /, *, fault: ClipFault = "damaged", **details: Any
+    ) -> None:
+        self.fault: ClipFault = fault
+        super().__init__(what, listed, **details)
 
 
 class ModelError(MmlaError):

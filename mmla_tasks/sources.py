@@ -33,6 +33,8 @@ class Source:
     """For datasets without a published archive: where the videos come from."""
     clusters: str = ""
     """What an id names up to its last underscore, such as ``dialogue``; empty where ids show nothing of that kind."""
+    recordings: str = ""
+    """Folder of the dataset whose clips these are; where two datasets share it, equal ids name the same clip."""
 
     @property
     def restricted(self) -> bool:
@@ -62,14 +64,24 @@ def _source(
     licence: str = "not stated",
     videos: str = "",
     clusters: str = "",
+    recordings: str = "",
 ) -> Source:
     rows = {"train": train, "dev": dev, "test": test}
-    return Source(folder, prefix or folder, rows, licence, not videos, videos, clusters)
+    return Source(folder, prefix or folder, rows, licence, not videos, videos, clusters, recordings or folder)
 
 
 def _iemocap(folder: str, train: int, dev: int, test: int) -> Source:
     videos = f"request IEMOCAP at sail.usc.edu/iemocap, then put the clips into {folder}/video"
-    return _source(folder, train, dev, test, licence="IEMOCAP release form", videos=videos, clusters="dialogue")
+    return _source(
+        folder,
+        train,
+        dev,
+        test,
+        licence="IEMOCAP release form",
+        videos=videos,
+        clusters="dialogue",
+        recordings="IEMOCAP",
+    )
 
 
 SOURCES: dict[str, Source] = {
@@ -79,7 +91,7 @@ SOURCES: dict[str, Source] = {
         _source("MIntRec2.0", 6165, 1106, 2033, licence="CC-BY-NC-SA-4.0", clusters="dialogue"),  # 9_1
         _source("MELD", 9989, 1109, 2610, clusters="dialogue"),  # 1153_0
         _iemocap("IEMOCAP", 5237, 521, 1622),  # Ses05F_impro01_F000
-        _source("MELD-DA", 6992, 999, 1998, clusters="dialogue"),
+        _source("MELD-DA", 6992, 999, 1998, clusters="dialogue", recordings="MELD"),
         _iemocap("IEMOCAP-DA", 6590, 942, 1884),
         _source(  # c7UH_rxdZv4$_$24
             "MOSI", 1284, 229, 686, licence="restricted (CMU-MultimodalSDK)", videos=_MOSI, clusters="video"

@@ -12,7 +12,7 @@ import sys
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import harness_ext.video as video
-from harness_ext import frame_policy
+from harness_ext import frame_policy, video
 from harness_ext.frame_policy import FramePolicy
-from harness_ext.video import Frames, decode
+from harness_ext.video import Frames, decode, digests, files, pixels, reading, timeline
+from harness_ext.video import frames as frames_module
 from mmla_tasks.errors import ClipError, MissingExtraError, UsageError
 from mmla_tasks.records import Clip
 
@@ -296,14 +296,34 @@ def test_a_segment_holds_the_frames_shown_in_it(
 
 def test_a_long_file_is_entered_near_the_segment(draw: ModuleType, tmp_path: Path, monkeypatch: Any) -> None:
     path = draw.draw_clip(tmp_path / "long.mp4", frames=500, gop=10, b_frames=2)
-    decoded = []
-    monkeypatch.setattr(video, "_match_frames", _counting(video._match_frames, decoded))
-    frames = decode(clip_of(path, 16.0, 16.4), FramePolicy())
-    assert numbers(draw, frames) == [400, 403, 406, 409]
+    decoded: list[int] = []
+    monkeypatch.setattr(pixels, "_matched", _counting(pixels._matched, decoded))
+    assert read_here(draw, clip_of(path, 16.0, 16.4)).numbers == [400, 403, 406, 409]
     assert len(decoded) < 30
     decoded.clear()
-    assert numbers(draw, decode(clip_of(path), FramePolicy())) == [0, 166, 332, 499]
+    assert read_here(draw, clip_of(path)).numbers == [0, 166, 332, 499]
     assert len(decoded) < 90
+
+
+class Kept:
+    """Numbers of the images that were read in this process, where a test can look at how."""
+
+    def __init__(self, draw: ModuleType) -> None:
+        self.draw = draw
+        self.numbers: list[int] = []
+
+    def begin(self) -> None:
+        self.numbers = []
+
+    def add(self, image_HWC: Any) -> None:
+        self.numbers.append(self.draw.read_number(image_HWC))
+
+
+def read_here(draw: ModuleType, clip: Clip) -> Any:
+    kept = Kept(draw)
+    shown = reading.read_clip(clip, FramePolicy(), kept)
+    assert kept.numbers == shown.indices
+    return SimpleNamespace(numbers=kept.numbers, seconds=shown.seconds)
 
 
 def _counting(function: Any, seen: list[int]) -> Any:
@@ -336,13 +356,12 @@ def test_a_file_that_breaks_its_word_is_counted_by_decoding(
     drawn: dict[str, Path], draw: ModuleType, monkeypatch: Any
 ) -> None:
     path = drawn["b_frames.mp4"]
-    told = video._timeline(video._source(str(path)))
-    liar = video._Timeline(
-        told.ticks[:5] + tuple(t + 1 for t in told.ticks[5:]), told.end + 1, 0, told.tick_seconds, told.rate
-    )
-    monkeypatch.setattr(video, "_timeline", lambda _: liar)
-    frames = decode(clip_of(path), FramePolicy())
-    assert numbers(draw, frames) == [0, 16, 32, 49]
+    told = timeline.timeline_of(files.source_of(str(path)))
+    later = told.ticks[:5] + tuple(t + 1 for t in told.ticks[5:])
+    liar = timeline.Timeline(later, told.end + 1, 0, told.tick_seconds, told.rate)
+    monkeypatch.setattr(reading, "timeline_of", lambda _: liar)
+    frames = read_here(draw, clip_of(path))
+    assert frames.numbers == [0, 16, 32, 49]
     assert frames.seconds == pytest.approx([i * 1001 / 24000 for i in (0, 16, 32, 49)])
 
 
@@ -542,11 +561,22 @@ def test_missing_packages_name_the_extra(drawn: dict[str, Path], monkeypatch: An
         ("PIL", "hf", FramePolicy()),
         ("av", "hf", FramePolicy()),
     ]:
+        frames_module._version.cache_clear()
         with monkeypatch.context() as patch, pytest.raises(MissingExtraError, match=f"`{package}`") as missing:
             patch.setitem(sys.modules, package, None)
-            patch.setitem(sys.modules, f"{package}.Image", None)
             decode(clip, policy)
         assert f"pip install 'mmla-eval[{extra}]'" in str(missing.value)
+
+
+def test_this_process_loads_no_decoder(drawn: dict[str, Path]) -> None:
+    code = (
+        "import sys; from harness_ext.video import decode, probe; from harness_ext.frame_policy import FramePolicy\n"
+        "clip = {'path': sys.argv[1], 'start_seconds': 0.0, 'end_seconds': None}\n"
+        "assert len(decode(clip, FramePolicy())) == 4 and probe(sys.argv[1]).frames == 10\n"
+        "print(sorted({'av', 'decord', 'PIL'} & set(sys.modules)))"
+    )
+    path = str(drawn["large.mp4"])
+    assert subprocess.check_output([sys.executable, "-c", code, path], text=True).strip() == "[]"
 
 
 def test_import_is_light() -> None:
@@ -560,7 +590,7 @@ def test_import_is_light() -> None:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MMLA_CACHE_DIR", str(tmp_path / "cache"))
-    video._digest.cache_clear()
+    digests._digest.cache_clear()
     return tmp_path / "cache" / "digests.sqlite"
 
 
@@ -571,7 +601,7 @@ def test_clip_digest_is_cached_until_the_file_changes(cache: Path, tmp_path: Pat
     with sqlite3.connect(cache) as store:
         store.execute("UPDATE digests SET sha256 = 'from the cache'")
     store.close()
-    video._digest.cache_clear()
+    digests._digest.cache_clear()
     assert video.clip_digest(clip_of(path)) == "from the cache"
     path.write_bytes(b"three")
     assert video.clip_digest(clip_of(path)) == hashlib.sha256(b"three").hexdigest()
@@ -583,7 +613,7 @@ def test_clip_digest_survives_a_cache_that_cannot_be_used(cache: Path, tmp_path:
     cache.parent.mkdir()
     cache.write_bytes(b"this is no database" * 99)
     assert video.clip_digest(clip_of(path)) == hashlib.sha256(b"one").hexdigest()
-    video._digest.cache_clear()
+    digests._digest.cache_clear()
     monkeypatch.setenv("MMLA_CACHE_DIR", str(path))
     assert video.clip_digest(clip_of(path)) == hashlib.sha256(b"one").hexdigest()
     with pytest.raises(ClipError, match="clip for who can't be read"):

@@ -1,0 +1,96 @@
+"""Clip -> `Frames`: the pixels of the frames that a `FramePolicy` names; path -> `Probe`. Nothing else reads videos.
+
+Files are opened in worker processes (`isolation.py`): whatever is wrong with one is a `ClipError`. Which frame has
+which number is said in `timeline.py`. What is done with rotation, colour, fields and the like: docs/data.md.
+
+Importing this module loads no decoder and no numpy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness_ext.frame_policy import FramePolicy
+from harness_ext.video.digests import cache_folder, clip_digest
+from harness_ext.video.files import UnreadableError, clip_error, source_of
+from harness_ext.video.frames import Frames, fingerprint, frames_metadata, pixel_digest, reader_versions
+from harness_ext.video.isolation import WORKERS, Answer
+from harness_ext.video.probing import Probe
+from harness_ext.video.sheet import contact_sheet
+from mmla_tasks.records import Clip
+
+if TYPE_CHECKING:
+    from harness_ext.video.frames import Pixels as Pixels
+
+__all__ = [
+    "Frames",
+    "Probe",
+    "cache_folder",
+    "clip_digest",
+    "contact_sheet",
+    "decode",
+    "frames_metadata",
+    "pixel_digest",
+    "probe",
+    "reader_versions",
+]
+
+
+def decode(clip: Clip, policy: FramePolicy, *, who: str = "") -> Frames:
+    """Read the frames of `clip` that `policy` names; only those are ever held in memory, already in final size.
+
+    Args:
+        clip: Which file, and from when to when in it.
+        policy: Which frames and how large.
+        who: Who asks, for the error, such as ``mmla_emotion_meld id 1153_0``.
+
+    Raises:
+        ClipError: The file is missing, empty, not a video, cut short or damaged, has no frame in the clip's time, or
+            takes more time or memory than `isolation.bounds` allows.
+        MissingExtraError: The reader or Pillow is not installed.
+    """
+    reader_versions(policy.reader)
+    try:
+        source_of(clip["path"])
+        return _frames(WORKERS.ask(policy.reader, {"kind": "clip", "clip": clip, "policy": policy.to_dict()}), policy)
+    except UnreadableError as reason:
+        raise clip_error(clip["path"], who, reason) from None
+
+
+def probe(path: str, *, who: str = "") -> Probe:
+    """Read a file's header and packets, without decoding: milliseconds.
+
+    Args:
+        path: The file.
+        who: Who asks, for the error.
+
+    Raises:
+        ClipError: The file is missing, empty, no video, cut short, or has no frame; `ClipError.fault` says which.
+        MissingExtraError: PyAV is not installed.
+    """
+    reader_versions("pyav")
+    try:
+        source_of(path)
+        return Probe(**WORKERS.ask("pyav", {"kind": "probe", "path": path}).facts)
+    except UnreadableError as reason:
+        raise clip_error(path, who, reason) from None
+
+
+def _frames(answer: Answer, policy: FramePolicy) -> Frames:
+    """Put a worker's answer together; images that were chosen several times came once."""
+    facts = answer.facts
+    indices = tuple(facts["indices"])
+    images_THWC = answer.pixels.reshape(-1, *facts["shape"])
+    came = {index: position for position, index in enumerate(sorted(set(indices)))}
+    repeated = len(came) < len(indices)
+    frames_THWC = images_THWC[[came[i] for i in indices]] if repeated else images_THWC
+    return Frames(
+        frames_THWC=frames_THWC,
+        seconds=tuple(facts["seconds"]),
+        indices=indices,
+        first_index=facts["first_index"],
+        source_frames=facts["source_frames"],
+        source_fps=facts["source_fps"],
+        duration_seconds=facts["duration_seconds"],
+        fingerprint=fingerprint(frames_THWC, indices, policy.reader),
+    )

@@ -1,0 +1,56 @@
+"""Decodes the frames that are wanted, by decord: PyAV's frames, or a refusal of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from harness_ext.video.files import Source, UnreadableError, opened
+from harness_ext.video.timeline import Timeline
+
+if TYPE_CHECKING:
+    from harness_ext.video.frames import Pixels
+
+CONTAINERS: Final = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
+"""FFmpeg's names of the containers in which decord's frames equal PyAV's; of a transport stream it loses the first."""
+
+
+def images_by_decord(source: Source, timeline: Timeline, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
+    """Decode the frames `wanted` (ascending).
+
+    Raises:
+        UnreadableError: The file's frames could be others than PyAV's, or decord gives up.
+    """
+    import decord
+
+    with opened(source.path) as stream:
+        _refuse_other_frames(stream)
+    try:
+        reader = decord.VideoReader(source.path, num_threads=1)
+        if len(reader) != len(timeline.ticks):
+            raise _refusal(f"decord counts {len(reader):,} frames, PyAV {len(timeline.ticks):,}")
+        yield from _images(reader, wanted)
+    except (decord.DECORDError, StopIteration) as error:
+        reason = str(error).strip().rsplit("] ", 1)[-1] or "it ends early"  # without its source file and line
+        raise _refusal(f"decord gives up: {reason}") from None
+
+
+def _refuse_other_frames(stream: Any) -> None:
+    container = stream.container.format.name
+    if container not in CONTAINERS:
+        raise _refusal(f"decord reads MP4, Matroska and AVI here, not {container}")
+
+
+def _refusal(why: str) -> UnreadableError:
+    return UnreadableError(why, "use video_reader=pyav", "unsupported")
+
+
+def _images(reader: Any, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
+    """Read every frame up to the last one wanted: where decord seeks or skips, it takes wrong ones.
+
+    Seen in MPEG-4 with B-frames, in H.264 with open GOPs or gradual recovery, and in transport streams.
+    """
+    for i in range(wanted[-1] + 1):
+        image = reader.next()
+        if i in wanted:
+            yield i, image.asnumpy()
