@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
     wanted = wanted_of(root, known.folders)
     with _progress("reading") as bar:
-        found = known.reader()(args.path, {id for one in wanted for id in one.ids})
+        found = known.reader()(args.path, {id: None for one in wanted for id in one.ids})
         check_lengths(found, args.workers, bar(files_to_check(found)))
     print(f"{known.title}   {found.holds}   {found.folder}")
     placed = None if args.dry_run else _place(found, wanted, args.workers)
@@ -163,7 +163,8 @@ def _print_oddities(found: Distribution, wanted: Sequence[Wanted], placed: Place
                 "        so many differ that clips may be taken for others: compare a few by `mmla show` before a run"
             )
     if found.unused:
-        _print_listed(f"\nnot used: {len(found.unused):,} files that no row is in", found.unused, shown)
+        files = "1 file" if len(found.unused) == 1 else f"{len(found.unused):,} files"
+        _print_listed(f"\nnot used: {files} that no row is in", found.unused, shown)
     if placed and placed.kept:
         _print_listed("\nleft alone: other files of these names were there; delete them to import", placed.kept, shown)
 
@@ -173,13 +174,13 @@ def _print_by_reason(title: str, reasons: Mapping[str, str], shown: int | None) 
     if not reasons:
         return
     print(f"\n{title}: {len(reasons):,} row{'s' * (len(reasons) > 1)}")
-    counts = Counter(reasons.values())
-    for why, count in list(counts.items())[:shown]:
+    counts = Counter(reasons.values()).most_common()
+    for why, count in counts[:shown]:
         ids = [id for id, reason in reasons.items() if reason == why]
         listed = ", ".join(ids[:3] if shown else ids) + (f" and {count - 3:,} more" if shown and count > 3 else "")
         print(f"  {why}: {listed}")
     if shown and len(counts) > shown:
-        print(f"  and {sum(list(counts.values())[shown:]):,} rows more; --all lists them")
+        print(f"  and {sum(count for _, count in counts[shown:]):,} rows more; --all lists them")
 
 
 def _print_listed(title: str, things: Sequence[object], shown: int | None) -> None:

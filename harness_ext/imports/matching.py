@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness_ext.catalogue import Catalogue
 from harness_ext.imports.distributions import Distribution
 from mmla_tasks.documents import Dataset
-from mmla_tasks.errors import DataError, MmlaError
+from mmla_tasks.errors import ClipError, DataError
 from mmla_tasks.sources import SPLITS
+
+if TYPE_CHECKING:
+    from harness_ext.video import Probe
 
 SAME_WORDS = 0.5
 """Share of common words from which two transcripts count as those of one utterance."""
@@ -76,9 +80,9 @@ def check_lengths(found: Distribution, workers: int, on_file: Callable[[], None]
         if piece.end_seconds is not None:
             ids.setdefault(piece.path, []).append(id)
     with ThreadPoolExecutor(workers) as pool:
-        for path, length in zip(ids, pool.map(_length, ids), strict=True):
+        for path, probed in zip(ids, pool.map(_probe, ids), strict=True):
             for id in ids[path]:
-                _check_length(found, id, length)
+                _check_length(found, id, probed)
             on_file()
 
 
@@ -87,26 +91,26 @@ def files_to_check(found: Distribution) -> int:
     return len({piece.path for piece in found.pieces.values() if piece.end_seconds is not None})
 
 
-def _check_length(found: Distribution, id: str, length: float | str) -> None:
+def _check_length(found: Distribution, id: str, probed: Probe | str) -> None:
     piece = found.pieces[id]
     assert piece.end_seconds is not None
-    if isinstance(length, str):
-        found.leave_out(id, f"{piece.path.name} can't be read: {length}")
-    elif piece.start_seconds >= length:
-        found.leave_out(id, f"starts at {piece.start_seconds:g} s; {piece.path.name} ends at {length:.3f} s")
-    elif piece.end_seconds > length:
-        found.remarks[id] = f"ends at {piece.end_seconds:g} s; {piece.path.name} at {length:.3f} s"
+    if isinstance(probed, str):
+        found.leave_out(id, f"{piece.path.name} can't be read: {probed}")
+    elif piece.start_seconds >= probed.end_seconds:
+        why = f"starts at {piece.start_seconds:g} s; {piece.path.name} ends at {probed.end_seconds:.3f} s"
+        found.leave_out(id, why)
+    elif piece.end_seconds > probed.end_seconds + 1 / probed.fps:
+        found.remarks[id] = f"ends at {piece.end_seconds:g} s; {piece.path.name} at {probed.end_seconds:.3f} s"
 
 
-def _length(path: Path) -> float | str:
-    """When a file ends, in seconds, or why it can't be read."""
-    from harness_ext import video
+def _probe(path: Path) -> Probe | str:
+    """What a file's packets tell, or why it can't be read."""
+    from harness_ext.video import probe
 
     try:
-        timeline = video._timeline(video._source(str(path)))
-    except MmlaError as error:
-        return error.details.get("why", error.what)
-    return float((timeline.end - timeline.zero) * timeline.tick_seconds)
+        return probe(str(path))
+    except ClipError as error:
+        return error.details["why"]
 
 
 def compared_texts(found: Distribution, wanted: Sequence[Wanted]) -> tuple[int, list[str]]:

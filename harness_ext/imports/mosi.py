@@ -8,7 +8,7 @@ this was looked up, and where: docs/data.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -45,13 +45,19 @@ def read_mosi(path: Path, wanted: Collection[str]) -> Distribution:
     found = Distribution(top, counted(clips, "clip"), texts=texts)
     for id in wanted:
         if id not in clips:
-            found.faults[id] = f"no {id.replace(_BETWEEN, '_')}.mp4"
+            found.faults[id] = _why_missing(id, clips)
         elif file := one_of(clips[id]):
             found.pieces[id] = Piece(file)
         else:
             found.faults[id] = "several files, with different content: " + ", ".join(map(str, clips[id]))
-    found.unused = [path for id, paths in clips.items() if id not in set(wanted) for path in paths]
+    found.unused = [path for id, paths in clips.items() if id not in wanted for path in paths]
     return found
+
+
+def _why_missing(id: str, clips: Mapping[str, Sequence[Path]]) -> str:
+    video = id.partition(_BETWEEN)[0]
+    has_others = any(other.startswith(video + _BETWEEN) for other in clips)
+    return f"{'no such number among the' if has_others else 'no'} clips of {video}"
 
 
 def _files(top: Path, known: Collection[str]) -> tuple[list[Path], dict[str, list[Path]], dict[str, str]]:

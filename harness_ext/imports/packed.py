@@ -7,49 +7,55 @@ the start. FFmpeg's filter ``mpeg4_unpack_bframes`` takes the pictures apart wit
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 _MARK: Final = re.compile(rb"\x00\x00\x01\xb2DivX\d+(?:b|Build)\d+p")
 """What the encoder writes of itself into the stream; the ``p`` says packed."""
-_HEAD: Final = 1 << 16
-"""Bytes of video in which the mark must stand: it comes with the first picture."""
+_HEAD: Final = 1 << 20
+"""Bytes in which the mark must stand: it comes with the first picture."""
 
 
 def is_packed(path: Path) -> bool:
-    """Whether the file is an AVI whose packets hold several pictures. A file that can't be read is not."""
-    import av
-
+    """Whether the file is an AVI whose packets hold several pictures."""
     if path.suffix.casefold() != ".avi":
         return False
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                return False
-            stream = container.streams.video[0]
-            first = next(container.demux(stream), None)
-            head = (stream.codec_context.extradata or b"") + (bytes(first)[:_HEAD] if first else b"")
-    except av.error.FFmpegError:
-        return False
-    return _MARK.search(head) is not None
+    with path.open("rb") as file:
+        return _MARK.search(file.read(_HEAD)) is not None
 
 
-def unpack(source: Path, target: Path) -> None:
-    """Write `source` as an AVI whose packets hold one picture each; sound is copied as it is."""
+def unpack(source: Path, target: Path) -> bool:
+    """Write `source` as an AVI whose packets hold one picture each; sound is copied as it is.
+
+    Returns:
+        False where FFmpeg can't make sense of the file; there is no `target` then.
+    """
     import av
+
+    try:
+        with av.open(str(source), metadata_errors="replace") as old, av.open(str(target), "w", format="avi") as new:
+            _copy_unpacked(old, new)
+    except av.error.FFmpegError:
+        target.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _copy_unpacked(old: Any, new: Any) -> None:
     from av.bitstream import BitStreamFilterContext
 
-    with av.open(str(source), metadata_errors="replace") as old, av.open(str(target), "w", format="avi") as new:
-        video = old.streams.video[0]
-        streams: dict[int, Any] = {s.index: new.add_stream_from_template(s) for s in (video, *old.streams.audio)}
-        unpacking = BitStreamFilterContext("mpeg4_unpack_bframes", video, streams[video.index])
-        for packet in old.demux(video, *old.streams.audio):
-            at = packet.stream.index
-            if not packet.size:
-                continue
-            for piece in unpacking.filter(packet) if at == video.index else [packet]:
-                piece.stream = streams[at]
-                new.mux(piece)
-        for piece in unpacking.filter(None):
-            piece.stream = streams[video.index]
-            new.mux(piece)
+    video, sounds = old.streams.video[0], old.streams.audio
+    streams = {stream.index: new.add_stream_from_template(stream) for stream in (video, *sounds)}
+    unpacking = BitStreamFilterContext("mpeg4_unpack_bframes", video, streams[video.index])
+    for packet in old.demux(video, *sounds):
+        is_video, out = packet.stream.index == video.index, streams[packet.stream.index]
+        if packet.size:
+            _write(new, out, unpacking.filter(packet) if is_video else [packet])
+    _write(new, streams[video.index], unpacking.filter(None))
+
+
+def _write(new: Any, out: Any, packets: Iterable[Any]) -> None:
+    for packet in packets:
+        packet.stream = out
+        new.mux(packet)

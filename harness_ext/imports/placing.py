@@ -74,24 +74,29 @@ def place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_fi
             same command goes on from there.
     """
     folders = [one.dataset.clips for one in wanted]
-    with _alone_in(folders):
-        targets = targets_of(found, wanted)
-        _check_space(targets)
-        placed = Placed()
-        try:
-            for hows in _in_parallel(targets, workers):
-                placed.files.update(how for how in hows.values())
-                placed.kept += [place for place, how in hows.items() if how == "kept"]
-                on_file()
-        except OSError as error:
-            raise DataError(
-                f"a file could not be put into {error.filename2 or error.filename or folders[0]}",
-                why=error.strerror or str(error),
-                next="make room or mend the disk; the same command goes on from there",
-            ) from None
-        finally:
-            for one in wanted:
-                _write_table(one, found, placed.kept)
+    try:
+        with _alone_in(folders):
+            return _place_all(found, wanted, workers, on_file)
+    except OSError as error:
+        raise DataError(
+            f"a file could not be put into {error.filename2 or error.filename or folders[0]}",
+            why=error.strerror or str(error),
+            next="make room or mend the disk; the same command goes on from there",
+        ) from None
+
+
+def _place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_file: Callable[[], None]) -> Placed:
+    targets = targets_of(found, wanted)
+    _check_space(targets)
+    placed = Placed()
+    try:
+        for hows in _in_parallel(targets, workers):
+            placed.files.update(hows.values())
+            placed.kept += [place for place, how in hows.items() if how == "kept"]
+            on_file()
+    finally:
+        for one in wanted:
+            _write_table(one, found, placed.kept)
     return placed
 
 
@@ -132,8 +137,7 @@ def _share(source: Path, place: Path, *, unpacked: bool = False) -> How:
 
 
 def _bring(source: Path, aside: Path, unpacked: bool) -> How:
-    if unpacked:
-        unpack(source, aside)
+    if unpacked and unpack(source, aside):
         shutil.copystat(source, aside)
         return "unpacked"
     if _linked(source, aside):
