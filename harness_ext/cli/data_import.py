@@ -157,11 +157,9 @@ def _print_oddities(found: Distribution, wanted: Sequence[Wanted], placed: Place
         agree = compared - len(differing)
         print(f"\ntexts   {agree:,} of {compared:,} agree with the distribution's transcripts")
         if differing:
-            _print_listed("differ", differing, shown)
+            _print_listed("differ in most of their words", differing, shown)
         if agree < 0.9 * compared:
-            print(
-                "        so many differ that clips may be taken for others: compare a few by `mmla show` before a run"
-            )
+            print("so many differ that clips may be taken for others: look at some of them before a run")
     if found.unused:
         files = "1 file" if len(found.unused) == 1 else f"{len(found.unused):,} files"
         _print_listed(f"\nnot used: {files} that no row is in", found.unused, shown)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,17 +15,20 @@ from types import ModuleType
 from typing import Any
 
 import av
+import numpy as np
 import pytest
+from PIL import Image
 
 import harness_ext.imports.placing as placing
-from harness_ext.cli import data_import
+from harness_ext import evaluate
 from harness_ext.frame_policy import FramePolicy
 from harness_ext.imports.packed import is_packed
 from harness_ext.video import decode
 from mmla_tasks.documents import Dataset, clip_counts
-from mmla_tasks.errors import DataError, MmlaError
+from mmla_tasks.errors import ModelError
 from mmla_tasks.segments import SEGMENTS, read_segments
 
+from .loopback import Loopback
 from .originals import DIALOGUES, FRAMES, NTSC, draw_iemocap, draw_mosi
 
 ALL_FRAMES = FramePolicy(num_frames=10_000)
@@ -58,13 +64,12 @@ def root(tmp_path: Path, tsv: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def imported(root: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def imported(root: Path, mmla: Callable[..., Any]) -> Callable[..., tuple[int, str]]:
     """Run the verb on the data root; gives status and what was printed."""
 
     def call(*arguments: object) -> tuple[int, str]:
-        capsys.readouterr()
-        status = data_import.main([*map(str, arguments), "--data_dir", str(root)])
-        return status, capsys.readouterr().out
+        ran = mmla("data", "import", *arguments, "--data_dir", root)
+        return ran.status, ran.out + ran.err
 
     return call
 
@@ -138,6 +143,25 @@ def test_tasks_find_the_clips(
     assert "✓ clips" in next(line for line in listed.splitlines() if "mmla_emotion_iemocap" in line)
 
 
+def test_a_server_is_sent_the_frames_of_the_utterance_or_told_why_not(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], draw: ModuleType
+) -> None:
+    imported("iemocap", iemocap)
+    server = Loopback(answer_of=lambda body: "emotion: neutral")
+    with server.serving() as url:
+        args = {"model": "m", "base_url": url, "num_frames": 3, "clips_as": "images"}
+        evaluate("mmla-api", "mmla_emotion_iemocap", data_dir=root, model_args=args)
+        files = {"model": "m", "base_url": url, "clips_as": "video"}
+        with pytest.raises(ModelError, match="is a part of one"):
+            evaluate("mmla-api", "mmla_emotion_iemocap", data_dir=root, model_args=files)
+    sent = set()
+    for call in server.calls:
+        urls = [part["image_url"]["url"] for part in call.body["messages"][0]["content"][:-1]]
+        pictures = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+        sent.add(tuple(draw.read_number(np.asarray(picture)) for picture in pictures))
+    assert sent == {(10, 19, 29), (128, 150, 172)}
+
+
 def test_a_dry_run_writes_nothing_and_lists_what_is_missing(
     iemocap: Path, root: Path, tsv: Callable[..., Path], imported: Callable[..., tuple[int, str]]
 ) -> None:
@@ -179,11 +203,10 @@ def test_a_wrong_folder_says_what_was_looked_for(
 ) -> None:
     (tmp_path / "wrong" / "MELD").mkdir(parents=True)
     for name, looked in (("iemocap", "Session1/dialog/avi/DivX/"), ("mosi", "Raw/Video/Segmented/")):
-        with pytest.raises(DataError) as caught:
-            imported(name, tmp_path / "wrong")
-        assert looked in caught.value.details["looked for"] and caught.value.details["there"] == "MELD"
-    with pytest.raises(DataError, match="is a file"):
-        imported("iemocap", iemocap / "Session1" / "dialog" / "transcriptions" / "Ses01F_impro01.txt")
+        status, said = imported(name, tmp_path / "wrong")
+        assert status == 2 and looked in said and re.search(r"there +MELD\n", said), said
+    status, said = imported("iemocap", iemocap / "Session1" / "dialog" / "transcriptions" / "Ses01F_impro01.txt")
+    assert status == 2 and "is a file" in said
 
 
 def changed(iemocap: Path, tmp_path: Path) -> Path:
@@ -265,8 +288,8 @@ def test_too_little_room_is_said_before_anything_is_copied(
 ) -> None:
     monkeypatch.setattr(placing, "_linked", lambda *_: False)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(DataError, match="no room for the clips"):
-        imported("iemocap", iemocap)
+    status, said = imported("iemocap", iemocap)
+    assert status == 2 and "no room for the clips" in said
     assert not list(root.rglob("*.avi"))
 
 
@@ -287,8 +310,7 @@ def test_an_import_that_breaks_off_leaves_whole_files_and_goes_on(
         return real(source, aside, unpacked)
 
     monkeypatch.setattr(placing, "_bring", breaks)
-    with pytest.raises(KeyboardInterrupt):
-        imported("iemocap", iemocap, "--workers", 2)
+    assert imported("iemocap", iemocap, "--workers", 2)[0] == 130
     for path in root.rglob("whole/Ses*.avi"):
         assert path.stat().st_size > 1000
     for name in ("IEMOCAP", "IEMOCAP-DA"):
@@ -306,8 +328,9 @@ def test_a_second_import_at_the_same_time_is_refused(
     from filelock import FileLock
 
     (root / "IEMOCAP" / "video").mkdir()
-    with FileLock(root / "IEMOCAP" / "video" / ".import.lock"), pytest.raises(DataError, match="another import"):
-        imported("iemocap", iemocap)
+    with FileLock(root / "IEMOCAP" / "video" / ".import.lock"):
+        status, said = imported("iemocap", iemocap)
+    assert status == 2 and "another import is at work" in said
 
 
 def test_sessions_can_come_one_by_one(
@@ -354,16 +377,15 @@ def test_whole_videos_alone_are_not_guessed_at(
     mosi: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
 ) -> None:
     shutil.copytree(mosi / "Video" / "Full", tmp_path / "Raw" / "Video" / "Full")
-    with pytest.raises(DataError, match="no MOSI clips") as caught:
-        imported("mosi", tmp_path / "Raw")
-    assert "there are whole videos" in caught.value.details["looked for"]
+    status, said = imported("mosi", tmp_path / "Raw")
+    assert status == 2 and "no MOSI clips" in said and "there are whole videos" in said
 
 
 def test_without_texts_nothing_says_which_clips_are_wanted(
-    iemocap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    iemocap: Path, tmp_path: Path, mmla: Callable[..., Any]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no texts of IEMOCAP or IEMOCAP-DA"):
-        data_import.main(["iemocap", str(iemocap), "--data_dir", str(tmp_path / "empty")])
-    with pytest.raises(MmlaError, match="data root, and none is named"):
-        data_import.main(["iemocap", str(iemocap)])
+    ran = mmla("data", "import", "iemocap", iemocap, "--data_dir", tmp_path / "empty")
+    assert ran.status == 2 and "no texts of IEMOCAP or IEMOCAP-DA" in ran.err
+    ran = mmla("data", "import", "iemocap", iemocap)
+    assert ran.status == 2 and "a data root, and none is named" in ran.err
