@@ -24,8 +24,8 @@ setup: $(STAMP)
 $(STAMP):
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): PyTorch and friends, several GB, a few minutes"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on \
-	    $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[hf,dev]'
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on \
+	    $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[hf,finetune,dev]'
 	@rm -f $(VENV)/.mmla-* && touch $@
 
 # A real small model from PyPI ranks the labels of all twelve tasks on drawn sample data.
