@@ -250,9 +250,9 @@ def _of_error(task: str, name: str, path: str, error: ClipError) -> Finding:
 
 def _outside(clip: Clip, probe: Probed | None) -> str | None:
     """Say so where a clip is a stretch of a file that ends before."""
-    if not isinstance(probe, Probe) or clip["start_seconds"] < max(probe.duration_seconds, probe.declared_seconds or 0):
+    if not isinstance(probe, Probe) or clip["start_seconds"] < probe.end_seconds:
         return None
-    return f"the clip starts at {clip['start_seconds']:g} s; the file ends at {probe.duration_seconds:.3f} s"
+    return f"the clip starts at {clip['start_seconds']:g} s; the file ends at {probe.end_seconds:.3f} s"
 
 
 def _odd_lengths(parts: Sequence[_Rows], probed: Mapping[str, Probed]) -> Iterator[Finding]:
@@ -272,11 +272,12 @@ def odd_length(clip: Clip, probe: Probe) -> str | None:
     """
     has, declared = probe.duration_seconds, probe.declared_seconds
     start, end = clip["start_seconds"], clip["end_seconds"]
-    length = (has if end is None else min(end, has)) - start
+    length = has if end is None and not start else min(end or probe.end_seconds, probe.end_seconds) - start
     if 0 < length < SHORT_SECONDS:
         return f"{length:.3f} s are shown, less than {SHORT_SECONDS:g} s"
-    if end is not None and end > has + max(1 / probe.fps, SHORT_SECONDS) and start < has:
-        return f"the clip ends at {end:g} s, the file at {has:.3f} s"
+    if end is not None:
+        late = start < probe.end_seconds < end - max(1 / probe.fps, SHORT_SECONDS)
+        return f"the clip ends at {end:g} s, the file at {probe.end_seconds:.3f} s" if late else None
     if declared is not None and abs(declared - has) > max(APART_SECONDS, APART_SHARE * declared):
         sound = "sound included" if probe.has_audio else "without sound"
         return f"the pictures last {has:.3f} s, the file says {declared:.3f} s, {sound}"

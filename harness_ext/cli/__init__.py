@@ -16,6 +16,7 @@ VERBS = {
     "compare": "compare two runs row by row: which is better, by how much, how sure",
     "verify": "recompute every number of a run or a bundle from its samples",
     "leaderboard": "rank all runs below a folder among the published models",
+    "data": "what the data root holds; bring videos in",
     "where": "print the folder of the task YAMLs, for lm_eval --include_path",
     "link": "link the task YAMLs into lm-eval, which then finds them without --include_path",
     "unlink": "take these links away again",
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        Exit status: 0 done, 1 `mmla doctor` has found bad clips, 2 a fault the user can mend (told on stderr), 130 interrupted.
+        Exit status: 0 done, 1 done and something is left to mend (the verb says what), 2 a fault the user can mend
+        (told on stderr), 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments[0] if arguments else "--help"
