@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final
 
 from harness_ext.clip_facts import Facts, FactStore
 from harness_ext.session import WITHOUT_CLIP, missing_clip
-from harness_ext.video import Probe, probe, reader_versions
+from harness_ext.video import Probe, probe_all, reader_versions
 from mmla_tasks.errors import ClipError, ClipFault
 from mmla_tasks.records import Clip, Document
 from mmla_tasks.sources import SOURCES
@@ -31,6 +31,7 @@ PASSING: Final[frozenset[ClipFault]] = frozenset({"timeout", "memory", "crash", 
 LISTED_BY: Final = "mmla doctor lists all bad clips, and what is wrong with each"
 SHOWN: Final = 20
 """Rows that an error names of each fault before it counts the rest."""
+_ASKED_AT_ONCE: Final = 16
 _KEPT_AT_ONCE: Final = 256
 
 
@@ -77,21 +78,18 @@ def _state(path: str) -> str | None:
 
 def _probed(paths: Sequence[str], workers: int, on_progress: OnProgress) -> Iterator[tuple[str, Probed]]:
     """Each file as soon as it is probed; whoever stops taking ends the rest."""
-    with ThreadPoolExecutor(max(1, min(workers, len(paths))), thread_name_prefix="mmla-probe") as pool:
-        futures: dict[Future[Probed], str] = {pool.submit(_probe, path): path for path in paths}
+    parts = [paths[first : first + _ASKED_AT_ONCE] for first in range(0, len(paths), _ASKED_AT_ONCE)]
+    done = 0
+    with ThreadPoolExecutor(workers, thread_name_prefix="mmla-probe") as pool:
+        futures = {pool.submit(probe_all, part): part for part in parts}
         try:
-            for done, future in enumerate(as_completed(futures), 1):
+            for future in as_completed(futures):
+                found = future.result()
+                done += len(found)
                 on_progress(done, len(paths))
-                yield futures[future], future.result()
+                yield from zip(futures[future], found, strict=True)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _probe(path: str) -> Probed:
-    try:
-        return probe(path)
-    except ClipError as error:
-        return error
 
 
 def _is_lasting(probed: Probed) -> bool:
