@@ -16,6 +16,7 @@ VERBS = {
     "verify": "recompute every number of a run or a bundle from its samples",
     "leaderboard": "rank all runs below a folder among the published models",
     "finetune": "train a model on the same tasks, select it by accuracy on dev, score it by the same scorers",
+    "data": "what the data root holds; bring videos in",
     "where": "print the folder of the task YAMLs, for lm_eval --include_path",
     "link": "link the task YAMLs into lm-eval, which then finds them without --include_path",
     "unlink": "take these links away again",
