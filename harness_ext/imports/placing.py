@@ -70,8 +70,8 @@ def place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_fi
         on_file: Called after each original file.
 
     Raises:
-        DataError: another import is at work, a table of segments is damaged, or the disk is full or can't be written. What was placed stays, and the
-            same command goes on from there.
+        DataError: another import is at work, a table of segments is damaged, or the disk is full or can't be written.
+            What was placed stays, and the same command goes on from there.
     """
     folders = [one.dataset.clips for one in wanted]
     try:
