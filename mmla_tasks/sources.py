@@ -51,7 +51,8 @@ class Source:
         return id.rpartition("_")[0] if self.clusters else id
 
 
-_MOSI = "get CMU-MOSI through the CMU-MultimodalSDK, then put the clips into MOSI/video"
+_MOSI = "get CMU-MOSI through the CMU-MultimodalSDK, then: mmla data import mosi PATH"
+_IEMOCAP = "request IEMOCAP at sail.usc.edu/iemocap, then: mmla data import iemocap PATH"
 
 
 def _source(

@@ -28,6 +28,8 @@ class Probe:
     """Whether every packet of this codec is a frame and says when it is shown; else one may show nothing."""
     duration_seconds: float
     """From the first frame to the end of the last."""
+    end_seconds: float
+    """When the last frame ends, in the time that a clip's start and end are given in."""
     fps: float
     """Average frames a second."""
     has_audio: bool
@@ -49,10 +51,11 @@ def probe_file(path: str) -> Probe:
         if timeline is not None:
             frames, fps = len(timeline.ticks), timeline.rate
             duration = (timeline.end - timeline.ticks[0]) * timeline.tick_seconds
+            end = (timeline.end - timeline.zero) * timeline.tick_seconds
         else:
             frames = sum(not packet.is_discard for packet in packets)
             fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
-            duration = _declared_duration(stream) or frames / fps
+            end = duration = _declared_duration(stream) or frames / fps
         codec = stream.codec_context
         return Probe(
             size_bytes=source.size,
@@ -63,6 +66,7 @@ def probe_file(path: str) -> Probe:
             frames=frames,
             exact=timeline is not None,
             duration_seconds=float(duration),
+            end_seconds=float(end),
             fps=float(fps),
             has_audio=bool(stream.container.streams.audio),
         )
