@@ -9,12 +9,14 @@ from mmla_tasks.errors import UsageError, suggest
 SUB_VERBS = {
     "run": "train on a config, select by label accuracy on dev, and evaluate",
     "check": "list every fault of a config at once, and print one example with its masked labels",
+    "merge": "write an adapter and its base as one model, and compare the two",
 }
 
 EXAMPLES = """\
 examples:
   mmla finetune check config.yaml
   mmla finetune run config.yaml --learning_rate 5e-5 --output_dir runs/sft
+  mmla finetune merge runs/sft/adapter --output models/sft --check
   torchrun --nproc_per_node 2 -m harness_ext.cli finetune run config.yaml --deepspeed zero3
 """
 

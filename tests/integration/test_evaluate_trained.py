@@ -1,10 +1,9 @@
-"""What was trained is evaluated by the same command, as `mmla run` does it, and goes on where it stopped."""
+"""What was trained is evaluated as `mmla run` does it, by as many processes as trained it."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,26 +43,6 @@ def adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_adapter_is_evaluated_and_the_same_call_goes_on(
-    tiny_llama: Path, adapter: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    asked = config(tiny_llama, tmp_path)
-    said: list[str] = []
-    folder = evaluate(asked, adapter, said.append)
-    assert folder == tmp_path / "evaluation" and said[0].startswith("test split: mmla run --model mmla-hf")
-    run = read_run(folder)
-    assert run.facts["method"] == "it" and set(run.tasks) == {f"{task}_text" for task in asked.tasks}
-    assert run.facts["model"]["peft"]["path"] == str(adapter) and run.facts["answer"] == "rank"
-    before = (folder / "samples" / "mmla_emotion_meld_text.jsonl").read_bytes()
-    shutil.rmtree(folder / "samples")
-    (folder / "results.json").unlink()
-    capfd.readouterr()
-    evaluate(asked, adapter, said.append)
-    rows = sum(block["counts"]["rows"] for block in run.tasks.values())
-    assert f"{rows:,} answers found" in capfd.readouterr().out
-    assert (folder / "samples" / "mmla_emotion_meld_text.jsonl").read_bytes() == before
-
-
 def test_the_first_of_several_processes_starts_as_many(
     tiny_llama: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +53,10 @@ def test_the_first_of_several_processes_starts_as_many(
     assert evaluate(asked, adapter, print) is None and not (tmp_path / "evaluation").exists()
     monkeypatch.setenv("RANK", "0")
     folder = evaluate(asked, adapter, print)
-    assert folder is not None and read_run(folder).tasks
+    assert folder == tmp_path / "evaluation"
+    run = read_run(folder)
+    assert run.facts["method"] == "it" and set(run.tasks) == {f"{task}_text" for task in asked.tasks}
+    assert run.facts["model"]["peft"]["path"] == str(adapter) and run.facts["answer"] == "rank"
     assert "2 processes share the requests" in capfd.readouterr().out
     other = asked.model_copy(update={"evaluate": asked.evaluate.model_copy(update={"model": "mmla-vllm"})})
     assert "torch.distributed.run" in launcher(asked) and "torch.distributed.run" not in launcher(other)
