@@ -8,13 +8,13 @@ from mmla_tasks.errors import UsageError, suggest
 
 SUB_VERBS = {
     "run": "train on a config, select by label accuracy on dev, and evaluate",
-    "check": "list every fault of a config at once, and print one example with its masked labels",
+    "recipe": "print the published hyperparameters of a model and a dataset as a config",
     "merge": "write an adapter and its base as one model, and compare the two",
 }
 
 EXAMPLES = """\
 examples:
-  mmla finetune check config.yaml
+  mmla finetune recipe --model qwen2-vl-7b --dataset mintrec > config.yaml
   mmla finetune run config.yaml --learning_rate 5e-5 --output_dir runs/sft
   mmla finetune merge runs/sft/adapter --output models/sft --check
   torchrun --nproc_per_node 2 -m harness_ext.cli finetune run config.yaml --deepspeed zero3
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     verb = arguments[0] if arguments else "--help"
     if verb in ("-h", "--help", "help"):
         print(_help())
-        return 0
+        raise SystemExit(0)  # as argparse does for the other verbs
     if verb not in SUB_VERBS:
         raise UsageError(
             f"mmla finetune has no verb `{verb}`", hint=suggest(verb, SUB_VERBS), verbs=", ".join(SUB_VERBS)

@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     """Run; every process of a launcher comes here."""
     if "-h" in arguments or "--help" in arguments:
         print(f"usage: mmla finetune run [CONFIG.yaml] [--key value ...]\n\n{__doc__}\n\nkeys:\n{keys_help()}")
-        return 0
+        raise SystemExit(0)
     path, flags = read_arguments(arguments)
     config = read_config(path, flags)
     from rich.console import Console

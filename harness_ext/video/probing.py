@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from harness_ext.video.files import UnreadableError, opened, source_of
-from harness_ext.video.timeline import packets_of, refuse_cut_index, timeline_of_packets
+from harness_ext.video.timeline import packets_of, refuse_cut, timeline_of_packets
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def probe_file(path: str) -> Probe:
     """
     source = source_of(path)
     with opened(source.path) as stream:
-        refuse_cut_index(stream, source.size)
+        refuse_cut(stream, source)
         packets = packets_of(stream)
         if not any(not packet.is_discard for packet in packets):
             raise UnreadableError("the file has a video stream without a single frame", fault="no_frames")
