@@ -164,7 +164,7 @@ def _print_oddities(found: Distribution, wanted: Sequence[Wanted], placed: Place
         files = "1 file" if len(found.unused) == 1 else f"{len(found.unused):,} files"
         _print_listed(f"\nnot used: {files} that no row is in", found.unused, shown)
     if placed and placed.kept:
-        _print_listed("\nleft alone: other files of these names were there; delete them to import", placed.kept, shown)
+        _print_listed("\nleft alone: other videos of these names were there; delete them to import", placed.kept, shown)
 
 
 def _print_by_reason(title: str, reasons: Mapping[str, str], shown: int | None) -> None:
