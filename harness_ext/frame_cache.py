@@ -91,6 +91,11 @@ def _cached(clip: Clip, policy: FramePolicy, who: str) -> Frames:
 
 
 def frame_cache_bytes() -> int:
+    """Bytes that the cache of frames may take; 0 where it is off.
+
+    Raises:
+        UsageError: ``MMLA_FRAME_CACHE_GB`` is no size.
+    """
     return int(number_from_environment(SIZE_VARIABLE, DEFAULT_GB, "gigabytes", zero="to keep no frames") * 2**30)
 
 

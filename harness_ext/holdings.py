@@ -160,7 +160,8 @@ def verified(root: Path, dataset: str, on_clip: Callable[[str, int, int], None] 
         wanted |= {clip["path"] for clip in clips if clip["size"]}
         bad = [clip for clip in clips if not clip["size"]]
         if bad:
-            why = f"{len(bad):,} of {len(clips):,} clips of {name} are missing or empty, first: {Path(bad[0]['path']).name}"
+            first = Path(bad[0]["path"]).name
+            why = f"{len(bad):,} of {len(clips):,} clips of {name} are missing or empty, first: {first}"
             yield Fault(dataset, why, _next_step(holding(root, dataset), source, received))
     yield from _clip_faults(root, dataset, sorted(wanted), on_clip)
 

@@ -241,9 +241,9 @@ def _members(archive: Path, limits: Limits, on_bytes: Callable[[int], None]) -> 
             yield member
 
 
-def _unpacked(packed: IO[bytes], magic: bytes) -> IO[bytes]:
+def _unpacked(packed: IO[bytes], magic: bytes) -> Any:
     if magic.startswith(b"\x1f\x8b"):
-        return gzip.open(packed)
+        return gzip.GzipFile(fileobj=packed)
     if magic.startswith(b"BZh"):
         return bz2.BZ2File(packed)
     return lzma.LZMAFile(packed) if magic.startswith(b"\xfd7zXZ\0") else packed

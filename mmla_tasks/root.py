@@ -129,7 +129,7 @@ class DataRoot:
                 f"{name} was downloaded from another commit than --data_revision {self.revision}",
                 folder=folder / name,
                 commit=received.commit,
-                next=f"mmla data download {name} --data_revision {self.revision}, with a --data_dir of its own to keep both",
+                next=f"mmla data download {name} --data_revision {self.revision}; a --data_dir of its own keeps both",
             )
         return folder
 
@@ -169,6 +169,6 @@ def _hub_folder(name: str, revision: str | None) -> Path:
             "no data root: the texts are neither on this machine nor could they be fetched from the Hub",
             dataset=f"{HUB_REPOSITORY} {name}" + (f" @ {revision}" if revision else ""),
             why=f"{type(error).__name__}: {reason[:200]}",
-            next=f"mmla data download {name}, where there is a network      or name a folder in the Hub layout with --data_dir "
-            "or MMLA_DATA_DIR, or try --data_dir sample",
+            next=f"mmla data download {name}, where there is a network      or name a folder in the Hub layout with "
+            "--data_dir or MMLA_DATA_DIR, or try --data_dir sample",
         ) from None

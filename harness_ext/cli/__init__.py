@@ -15,6 +15,7 @@ VERBS = {
     "compare": "compare two runs row by row: which is better, by how much, how sure",
     "verify": "recompute every number of a run or a bundle from its samples",
     "leaderboard": "rank all runs below a folder among the published models",
+    "data": "texts and clips: what is there, download, import, verify",
     "where": "print the folder of the task YAMLs, for lm_eval --include_path",
     "link": "link the task YAMLs into lm-eval, which then finds them without --include_path",
     "unlink": "take these links away again",

@@ -7,7 +7,7 @@ import os
 from importlib import import_module
 from pathlib import Path
 
-from mmla_tasks.errors import UsageError, suggest
+from mmla_tasks.errors import UsageError
 from mmla_tasks.root import DATA_DIR_VARIABLE, download_folder
 
 VERBS = {
@@ -24,20 +24,17 @@ VERBS = {
 
 def main(arguments: list[str]) -> int:
     """Run one verb of `mmla data`."""
-    verb, *rest = arguments or ["--help"]
-    if verb in ("-h", "--help", "help"):
-        print(_help())
-        return 0
-    if verb not in VERBS:
-        raise UsageError(f"mmla data has no verb `{verb}`", hint=suggest(verb, VERBS), verbs=", ".join(VERBS))
-    status: int = import_module(VERBS[verb][0]).main(rest)
-    return status
-
-
-def _help() -> str:
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name:<{width}}   {what}" for name, (_, what) in VERBS.items())
-    return f"usage: mmla data VERB [options]      mmla data VERB --help\n\n{__doc__}\n\n{verbs}"
+    parser = argparse.ArgumentParser(
+        prog="mmla data",
+        description=__doc__,
+        epilog="\n".join(f"  {name:<{width}}   {what}" for name, (_, what) in VERBS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", choices=VERBS, help="see below; mmla data VERB --help")
+    verb = parser.parse_args(arguments[:1]).verb
+    status: int = import_module(VERBS[verb][0]).main(arguments[1:])
+    return status
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 """`mmla data download`: texts and clips of the benchmark from the Hub, in the layout that the tasks read.
 
-Without names all twelve datasets are fetched (about 50 GB; the texts alone are a few MB). The command can be interrupted
-at any point and repeated: it goes on where it stopped. Exit status: 0 everything is there, 1 an archive held members
-that were left out (each is listed), 2 it could not be done.
+Without names all twelve datasets are fetched (about 50 GB; the texts alone are a few MB). The command can be
+interrupted at any point and repeated: it goes on where it stopped. Exit status: 0 everything is there, 1 an archive
+held members that were left out (each is listed), 2 it could not be done.
 """
 
 from __future__ import annotations
