@@ -2,9 +2,9 @@
 
     python benchmarks/cache_rounds.py --rounds 50
 
-In every round the cache starts empty. Two `mmla run` processes (echo, so that frames are what takes time) show the same
-clips while `mmla data download` writes a data root from a Hub on loopback. Then every cached entry must prove its
-digest, both runs must have seen the frames that an undisturbed run sees, and the data root must equal an undisturbed one.
+In every round the cache starts empty. Two `mmla run` processes show the same clips to a tiny Qwen2-VL while
+`mmla data download` writes a data root from a Hub on loopback. Then every cached entry must prove its digest, both runs
+must have seen the frames that an undisturbed run sees, and the data root must equal an undisturbed one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rich.progress import track
 
+from harness_ext.models import smollm2_folder
 from tests.harness.loopback_datasets import dataset_hub
 from tests.harness.miniatures import miniature_hub
+from tests.integration.tiny_models import tiny_qwen2_vl
 
 TASKS = "mmla_speaking_style_mustard,mmla_emotion_meld"
 
@@ -37,24 +39,31 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, dataset_hub(miniature_hub(2_000, rows=1)) as hub:
         at = Path(folder)
-        environment = {**os.environ, **hub.environment, "HF_HOME": str(at / "hf"), "MMLA_FRAME_CACHE_GB": "1"}
-        expected = a_round(at / "expected", args.rows, environment, runs=1)
+        environment = {
+            **os.environ,
+            **hub.environment,
+            "HF_HOME": str(at / "hf"),
+            "MMLA_FRAME_CACHE_GB": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        model = tiny_qwen2_vl(at / "model", smollm2_folder())
+        expected = a_round(at / "expected", model, args.rows, environment, runs=1)
         bad = 0
         for n in track(range(args.rounds), description="rounds"):
-            got = a_round(at / f"round{n}", args.rows, environment, runs=2)
+            got = a_round(at / f"round{n}", model, args.rows, environment, runs=2)
             bad += got["runs"] != expected["runs"] * 2 or got["data"] != expected["data"] or bool(got["faults"])
             shutil.rmtree(at / f"round{n}")
     print(f"{args.rounds} rounds of 2 runs and a download on one cache: {bad} with a fault")
     sys.exit(bool(bad))
 
 
-def a_round(at: Path, rows: int, environment: dict[str, str], runs: int) -> dict[str, list[str]]:
+def a_round(at: Path, model: Path, rows: int, environment: dict[str, str], runs: int) -> dict[str, list[str]]:
     """Run all at once, and say what came of it."""
     mmla = [sys.executable, "-m", "harness_ext.cli"]
     environment = {**environment, "MMLA_CACHE_DIR": str(at / "cache")}
     commands = [
-        [*mmla, "run", "--model", "mmla-echo", "--model_args", "frames=true,num_frames=2", "--tasks", TASKS,
-         "--data_dir", f"sample:{rows}", "--run_dir", str(at / f"run{n}")]
+        [*mmla, "run", "--model", "mmla-hf", "--model_args", f"pretrained={model},num_frames=2,dtype=float32", "--tasks", TASKS,
+         "--answer", "rank", "--data_dir", f"sample:{rows}", "--run_dir", str(at / f"run{n}")]
         for n in range(runs)
     ]  # fmt: skip
     commands.append([*mmla, "data", "download", "--data_dir", str(at / "data")])
