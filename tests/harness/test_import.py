@@ -414,5 +414,5 @@ def test_without_texts_nothing_says_which_clips_are_wanted(
     (tmp_path / "empty").mkdir()
     ran = mmla("data", "import", "iemocap", iemocap, "--data_dir", tmp_path / "empty")
     assert ran.status == 2 and "no texts of IEMOCAP or IEMOCAP-DA" in ran.err
-    ran = mmla("data", "import", "iemocap", iemocap)
-    assert ran.status == 2 and "a data root, and none is named" in ran.err
+    ran = mmla("data", "import", "iemocap", iemocap, "--data_dir", "sample")
+    assert ran.status == 2 and "`sample` is drawn by code" in ran.err
