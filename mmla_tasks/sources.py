@@ -72,14 +72,13 @@ def _source(
 
 
 def _iemocap(folder: str, train: int, dev: int, test: int) -> Source:
-    videos = f"request IEMOCAP at sail.usc.edu/iemocap, then put the clips into {folder}/video"
     return _source(
         folder,
         train,
         dev,
         test,
         licence="IEMOCAP release form",
-        videos=videos,
+        videos=_IEMOCAP,
         clusters="dialogue",
         recordings="IEMOCAP",
     )

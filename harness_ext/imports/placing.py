@@ -70,8 +70,8 @@ def place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_fi
         on_file: Called after each original file.
 
     Raises:
-        DataError: another import is at work, or the disk is full or can't be written. What was placed stays, and the
-            same command goes on from there.
+        DataError: another import is at work, a table of segments is damaged, or the disk is full or can't be written.
+            What was placed stays, and the same command goes on from there.
     """
     folders = [one.dataset.clips for one in wanted]
     try:
@@ -86,7 +86,7 @@ def place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_fi
 
 
 def _place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_file: Callable[[], None]) -> Placed:
-    targets = targets_of(found, wanted)
+    targets, tables = targets_of(found, wanted), [read_segments(one.dataset.clips) for one in wanted]
     _check_space(targets)
     placed = Placed()
     try:
@@ -95,8 +95,8 @@ def _place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_f
             placed.kept += [place for place, how in hows.items() if how == "kept"]
             on_file()
     finally:
-        for one in wanted:
-            _write_table(one, found, placed.kept)
+        for one, table in zip(wanted, tables, strict=True):
+            _write_table(one, found, table, placed.kept)
     return placed
 
 
@@ -187,18 +187,18 @@ def _check_space(targets: Mapping[Path, Sequence[Path]]) -> None:
         )
 
 
-def _write_table(one: Wanted, found: Distribution, kept: Sequence[Path]) -> None:
+def _write_table(one: Wanted, found: Distribution, table: Mapping[str, Segment], kept: Sequence[Path]) -> None:
     """Add the segments whose files are in place to the dataset's table; others that it has stay."""
     folder = one.dataset.clips
-    table: dict[str, Segment] = {}
+    added: dict[str, Segment] = {}
     for id in one.ids:
         piece = found.pieces.get(id)
         if piece is not None and piece.end_seconds is not None:
             place = folder / WHOLE / piece.path.name
             if place.exists() and place not in kept:
-                table[id] = Segment(f"{WHOLE}/{place.name}", piece.start_seconds, piece.end_seconds)
-    if table:
-        write_segments(folder, read_segments(folder) | table)
+                added[id] = Segment(f"{WHOLE}/{place.name}", piece.start_seconds, piece.end_seconds)
+    if added:
+        write_segments(folder, {**table, **added})
 
 
 @contextmanager

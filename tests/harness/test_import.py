@@ -27,6 +27,7 @@ from harness_ext.video import decode
 from mmla_tasks.documents import Dataset, clip_counts
 from mmla_tasks.errors import ModelError
 from mmla_tasks.segments import SEGMENTS, read_segments
+from mmla_tasks.sources import SOURCES
 
 from .loopback import Loopback
 from .originals import DIALOGUES, FRAMES, NTSC, draw_iemocap, draw_mosi
@@ -341,6 +342,25 @@ def test_sessions_can_come_one_by_one(
         assert imported("iemocap", tmp_path / session)[0] == missing
     assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
     assert clip_counts(documents(root, "IEMOCAP").values()) == (2, 0)
+
+
+def test_a_damaged_table_of_segments_is_told_before_anything_is_placed(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    table = root / "IEMOCAP" / "video" / SEGMENTS
+    table.parent.mkdir()
+    table.write_text("id\tfile\tstart_seconds\tend_seconds\na_F000\twhole/a.avi\t5\t4\na_F001\twhole/a.avi\tsoon\t4\n")
+    status, said = imported("iemocap", iemocap)
+    assert status == 2 and "line 2, id a_F000: 5 to 4" in said and "line 3, id a_F001: soon to 4" in said
+    assert not list(root.rglob("*.avi"))
+    table.unlink()
+    assert imported("iemocap", iemocap)[0] == 0
+
+
+def test_the_next_step_of_restricted_datasets_is_the_import() -> None:
+    commands = {name: source.next_step_for_videos for name, source in SOURCES.items() if source.restricted}
+    assert all("mmla data import iemocap PATH" in commands[name] for name in ("IEMOCAP", "IEMOCAP-DA"))
+    assert "mmla data import mosi PATH" in commands["MOSI"] and len(commands) == 3
 
 
 @pytest.mark.parametrize("layout", ["original", "by folder"])
