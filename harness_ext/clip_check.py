@@ -85,9 +85,9 @@ def _probed(paths: Sequence[str], workers: int, on_progress: OnProgress) -> Iter
         try:
             for future in as_completed(futures):
                 found = future.result()
+                yield from zip(futures[future], found, strict=True)
                 done += len(found)
                 on_progress(done, len(paths))
-                yield from zip(futures[future], found, strict=True)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -31,6 +31,14 @@ def only_sound(path: Path) -> None:
     path.write_bytes(buffer.getvalue())
 
 
+def damage(path: Path) -> None:
+    """Break the pictures and nothing else, which shows when they are decoded."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    data[start : start + 400] = bytes(400)
+    path.write_bytes(data)
+
+
 WAYS: dict[str, Callable[[Path], object]] = {
     "missing": Path.unlink,
     "empty": lambda path: path.write_bytes(b""),

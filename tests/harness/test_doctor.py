@@ -27,7 +27,7 @@ from harness_ext.video.probing import probe_file
 from mmla_tasks.errors import ClipError
 from mmla_tasks.records import Clip
 
-from ..broken_clips import TASK, WAYS, partly_broken
+from ..broken_clips import TASK, WAYS, damage, partly_broken
 from ..clips import clip_bytes
 
 Command = Callable[..., Any]
@@ -167,10 +167,7 @@ def test_the_deep_part_finds_damage_that_packets_do_not_show_and_decodes_a_clip_
 ) -> None:
     video = root / "MELD" / "video"
     victim = next(path for path in sorted(video.iterdir()) if path.stem.removeprefix("MELD_") not in drawn[1])
-    data = bytearray(victim.read_bytes())
-    start = data.index(b"mdat") + 4
-    data[start : start + 400] = bytes(400)
-    victim.write_bytes(data)
+    damage(victim)
     _, cheap = examined(mmla, root)
     ran, deep = examined(mmla, root, "--deep", "--num_frames", "2")
     new = {f["id"] for f in deep["faults"]} - {f["id"] for f in cheap["faults"]}
