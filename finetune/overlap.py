@@ -73,7 +73,7 @@ class Overlap:
         return [pair for pair in self.pairs if pair.text_and_label or pair.clip]
 
     def facts(self, *, excluded: bool) -> dict[str, Any]:
-        """Plain values for training.json, results and score card.
+        """Plain values for training.json and results; `harness_ext.training` puts them into words.
 
         Args:
             excluded: Whether the overlapping train rows were taken out before training.
@@ -86,13 +86,7 @@ class Overlap:
         pairs = [
             {name: getattr(pair, name) for name in counts} | {"train_rows": len(pair.train_rows)} for pair in self.found
         ]
-        return {
-            "compared": COMPARED,
-            "excluded": excluded,
-            "tasks": tasks,
-            "pairs": pairs,
-            "in_words": list(_sentences(self, excluded)),
-        }
+        return {"compared": COMPARED, "excluded": excluded, "tasks": tasks, "pairs": pairs}
 
     def table(self) -> Table:
         """One line for each pair that has something in common."""
@@ -174,20 +168,3 @@ def _digests(rows: Iterable[TaskRows]) -> dict[str, str]:
                 by_size[clip["size"]][clip["path"]] = clip, f"{of_task.task} id {document['id']}"
     alike = [file for files in by_size.values() if len(files) > 1 for file in files.values()]
     return {clip["path"]: clip_digest(clip, who=who) for clip, who in alike}
-
-
-def _sentences(found: Overlap, excluded: bool) -> Iterator[str]:
-    """What a reader of the scores must know, for people."""
-    for pair in found.found:
-        shares = [
-            f"{count:,} {how}"
-            for count, how in ((pair.text_and_label, "with the same text and label"), (pair.clip, "with the same clip"))
-            if count
-        ]
-        yield f"{pair.test}: of {pair.test_rows:,} test rows stand in train of {pair.train}: {', '.join(shares)}"
-    out = sum(len(found.overlapping(task)) for task in found.train_rows)
-    if out:
-        rows = f"{out:,} overlapping train row{'s' * (out != 1)}"
-        yield (
-            f"{rows} left out of training" if excluded else f"{rows} trained on; --exclude_test_overlap leaves them out"
-        )
