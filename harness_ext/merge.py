@@ -213,6 +213,14 @@ class Replay(LM):  # type: ignore[misc]
         """That of the model."""
         return dict(self.about["identity"])
 
+    def trainings(self, tasks: Sequence[str]) -> list[dict[str, Any]]:
+        """How model and adapters were trained, as the shards recorded it; a shard names the tasks that it had."""
+        blocks: dict[str, dict[str, Any]] = {}
+        for block in (block for part in self.shards for block in part.record.get("training", ())):
+            known = blocks.setdefault(str(block["adapter"]), {**block, "tasks": []})
+            known["tasks"] = [task for task in tasks if task in {*known["tasks"], *block["tasks"]}]
+        return list(blocks.values())
+
     def checkpoint_decoding(self) -> dict[str, Any]:
         """The checkpoint's own generation settings."""
         return dict(self.about["own_decoding"])

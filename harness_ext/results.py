@@ -20,6 +20,7 @@ from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
 from harness_ext.plugin import backend_class
 from harness_ext.released import COMMON, family_named
+from harness_ext.training import method_of, sentences
 from harness_ext.usage import Prices, usage_of
 from mmla_tasks.records import Answer
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
@@ -65,6 +66,7 @@ def build_results(
         root: Where the data came from; None when every task brought its own file.
     """
     tasks = loaded["tasks"]
+    trained = backend.trainings(list(tasks)) if hasattr(backend, "trainings") else []
     schema = {k: v for k, v in evaluated.items() if k != "samples"}
     return {
         **schema,
@@ -72,8 +74,9 @@ def build_results(
         "config": _config(backend, options),
         "mmla": {
             "schema": SCHEMA,
-            "notes": list(_notes(tasks, evaluated, options, left_out, root, backend)),
-            "model": _identity(backend),
+            "notes": [*_notes(tasks, evaluated, options, left_out, root, backend), *sentences(trained)],
+            "model": model_identity(backend),
+            **_training(trained),
             "answer": options.answer_mode,
             "protocol": options.protocol,
             **({"released_family": options.released_family} if options.released_family else {}),
@@ -353,8 +356,16 @@ def _label_order(options: RunOptions) -> dict[str, str]:
     return {"label_order": str(order)} if order.is_shuffled else {}
 
 
-def _identity(backend: Any) -> dict[str, Any]:
-    return dict(backend.identity()) if hasattr(backend, "identity") else {}
+def model_identity(backend: Any) -> dict[str, Any]:
+    """What the answers of a run depend on as far as the model goes, the adapters of all tasks included."""
+    adapters = getattr(backend, "adapters", None)
+    identity = dict(backend.identity()) if hasattr(backend, "identity") else {}
+    return {**identity, "peft": adapters.identity} if adapters is not None else identity
+
+
+def _training(blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How the model or its adapters were trained; nothing for a model as its makers published it."""
+    return {"method": method_of(blocks), "training": list(blocks)} if blocks else {}
 
 
 def _chat_template(backend: Any, options: RunOptions) -> dict[str, Any]:

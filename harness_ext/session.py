@@ -184,7 +184,7 @@ def _share(backend: Backend, requests: Sequence[Request], todo: list[int], ranks
     if ranks.count == 1:
         return todo
     together: dict[Any, list[int]] = {}
-    for number, alike in enumerate(distinct([requests[n] for n in todo], backend.deterministic)):
+    for number, alike in enumerate(distinct([requests[n] for n in todo], backend.deterministic, _of_task(backend))):
         clip = requests[todo[alike[0]]].clip
         together.setdefault(clip["path"] if clip else number, []).extend(todo[m] for m in alike)
     dealt = sorted(together.values(), key=lambda same: (len(requests[same[0]].prompt), same[0]))
@@ -219,7 +219,7 @@ def _keys(backend: Backend, requests: Sequence[Request], active: Session) -> lis
     asked_how = {**backend.identity(), "answer": backend.answer_mode}
     policy = getattr(backend, "frame_policy", None)
     shown_how = {**asked_how, "frame_policy": policy.to_dict()} if policy is not None else asked_how
-    of_task: Callable[[str], dict[str, Any]] = getattr(backend, "task_identity", lambda task: {})
+    of_task = _of_task(backend)
     return [
         request_key(
             request,
@@ -276,7 +276,7 @@ def _answers(backend: Backend, requests: list[Request], active: Session) -> Gene
 
 def _asked_once(backend: Backend, requests: list[Request], active: Session) -> Iterator[tuple[int, Response]]:
     """Ask equal questions once ("Yeah." stands 77 times in AnnoMi-client), where equal questions have equal answers."""
-    copies = distinct(requests, backend.deterministic)
+    copies = distinct(requests, backend.deterministic, _of_task(backend))
     active.asked += len(copies)
     if copies:
         for m, response in backend.answer([requests[same[0]] for same in copies]):
@@ -284,17 +284,28 @@ def _asked_once(backend: Backend, requests: list[Request], active: Session) -> I
                 yield n, response
 
 
-def distinct(requests: Sequence[Request], deterministic: bool) -> list[list[int]]:
+def distinct(
+    requests: Sequence[Request], deterministic: bool, of_task: Callable[[str], Any] = lambda task: None
+) -> list[list[int]]:
     """Indices of the requests, those of equal questions together.
 
     Args:
         requests: Of one run.
         deterministic: Whether equal questions have equal answers; sampled ones never have.
+        of_task: What else an answer to a task depends on, such as its adapter.
     """
+    others = {task: json.dumps(of_task(task), default=str) for task in {request.task for request in requests}}
     alike: dict[Any, list[int]] = {}
     for n, request in enumerate(requests):
-        alike.setdefault(_question(request) if deterministic and not _is_sampled(request) else n, []).append(n)
+        same = (_question(request), others[request.task]) if deterministic and not _is_sampled(request) else n
+        alike.setdefault(same, []).append(n)
     return list(alike.values())
+
+
+def _of_task(backend: Backend) -> Callable[[str], dict[str, Any]]:
+    """The backend's `task_identity`, where it has one."""
+    of_task: Callable[[str], dict[str, Any]] = getattr(backend, "task_identity", lambda task: {})
+    return of_task
 
 
 def _question(request: Request) -> str:

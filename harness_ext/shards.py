@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness_ext.masking import masked
 from harness_ext.released import FAMILIES
+from harness_ext.results import model_identity
 from mmla_tasks.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def record(options: RunOptions, backend: Any, results: Mapping[str, Any]) -> dic
         "options": masked(given),
         "backend": _about(backend, options),
         "versions": results["mmla"]["versions"],
+        "training": results["mmla"].get("training", []),
         "tasks": asked_of(results),
     }
     return _plain(plain)
@@ -100,7 +102,7 @@ def _about(backend: Any, options: RunOptions) -> dict[str, Any]:
     has_template = bool(getattr(backend, "has_chat_template", False))
     prices = getattr(backend, "prices", None)
     return {
-        "identity": backend.identity() if hasattr(backend, "identity") else {},
+        "identity": model_identity(backend),
         "answer_mode": backend.answer_mode,
         "deterministic": bool(backend.deterministic),
         "prices": asdict(prices) if prices is not None else None,

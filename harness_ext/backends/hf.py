@@ -92,7 +92,7 @@ class HFLabelLM(ProcessorLM):
         from harness_ext.backends.hf_rank import LabelScorer
 
         self.model, self.processor = loaded.model, loaded.processor
-        self._loaded, self.loaded_identity = loaded, loaded.identity
+        self._loaded, self.loaded_identity, self.adapters = loaded, loaded.identity, loaded.adapters
         self._device = loaded.model.device
         self._scorer = LabelScorer(loaded.model)
         self._grammars = Grammars(loaded.tokenizer, vocabulary_size(loaded), self.end_tokens)
@@ -114,12 +114,6 @@ class HFLabelLM(ProcessorLM):
         return dict(self._loaded.own_decoding)
 
     @property
-    def adapters_note(self) -> str:
-        """The one adapter."""
-        adapter = self._loaded.identity["peft"]
-        return f" + {adapter['path']}" if adapter else ""
-
-    @property
     def end_tokens(self) -> list[int]:
         """Token ids with which the model ends an answer; the tokenizer's own end token, if it is one, comes first."""
         return end_tokens(self.model.generation_config, self.tokenizer)
@@ -127,6 +121,7 @@ class HFLabelLM(ProcessorLM):
     def reply(self, question: Question) -> str:
         """One free answer, outside of any journal."""
         settings = generation_settings(question.request.gen_kwargs)
+        self._use_adapter(question.request.task)
         inputs = self._inputs([question], settings["max_new_tokens"])
         out = self.model.generate(**inputs, generation_config=self._generation_config(settings))
         return str(self.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
@@ -142,6 +137,8 @@ class HFLabelLM(ProcessorLM):
         Yields:
             Index into `requests`, response.
         """
+        if self.adapters is not None:
+            self.adapters.check({request.task for request in requests})
         limits, waited_before = decode_limits(), self.decode_wait_seconds
         with Ahead(
             asking_order(requests, self._text_lengths(requests), self._batch_key),
@@ -166,7 +163,8 @@ class HFLabelLM(ProcessorLM):
         return [lengths[n] for n in range(len(requests))]
 
     def _batch_key(self, request: Request) -> tuple[Any, ...]:
-        return batch_key(request, self.options.answer)
+        adapter = self.adapter_of(request.task)
+        return adapter and adapter.path, *batch_key(request, self.options.answer)
 
     def _cost(self, request: Request) -> int:
         """Bytes that a request holds at most, known before its clip is opened."""
@@ -223,6 +221,7 @@ class HFLabelLM(ProcessorLM):
 
     def _ask(self, prepared: Sequence[Prepared]) -> list[Response]:
         """Ask in one batch; when memory runs out, go on with half its tokens, to which later batches then keep."""
+        self._use_adapter(prepared[0].question.request.task)
         responses: list[Response] = []
         while left := prepared[len(responses) :]:
             batch = self._bound.first(left)
@@ -238,6 +237,10 @@ class HFLabelLM(ProcessorLM):
             logger.warning("out of memory with %d prompts, going on with %d tokens", len(batch), self._bound.tokens)
             release_memory()
         return responses
+
+    def _use_adapter(self, task: str) -> None:
+        if self._loaded.adapted is not None:
+            self._loaded.adapted.use(self.adapter_of(task))
 
     def _too_large(self, prepared: Prepared, error: Exception) -> ModelError:
         request = prepared.question.request

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from harness_ext.adapters import TRAINING, Adapters
+from harness_ext.backends.hf_adapters import AdaptedModel
 from harness_ext.messages import ClipsAs, clips_as, tokenizer_of
 from harness_ext.ranks import Ranks
+from harness_ext.training import refuse_other_base
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 logger = logging.getLogger(__name__)
@@ -68,6 +71,10 @@ class Loaded:
     clips_as: ClipsAs | None
     """How model and processor take a clip: as video, as images, or not at all."""
     identity: dict[str, Any] = field(default_factory=dict)
+    adapters: Adapters | None = None
+    """Those in its layers."""
+    adapted: AdaptedModel | None = None
+    """Puts one of them into force."""
     own_decoding: dict[str, Any] = field(default_factory=dict)
     """The checkpoint's generation settings, which are not in force: see `_with_clean_generation`."""
 
@@ -78,7 +85,7 @@ class Loaded:
 
 
 def load(source: ModelSource) -> Loaded:
-    """Load config, processor, model and adapter.
+    """Load config, processor, model and adapters.
 
     Raises:
         ModelError: Something is missing, of another kind, or does not fit together.
@@ -86,16 +93,17 @@ def load(source: ModelSource) -> Loaded:
     """
     check_packages(source)
     _check_source(source)
+    adapters = Adapters.read(source.peft) if source.peft is not None else None
     config = _load_config(source)
     processor = _load_processor(source, config)
     model = _load_model(source, config, processor)
     decoding = own_decoding(getattr(model, "generation_config", None))
     _with_clean_generation(model, tokenizer_of(processor))
-    loaded = Loaded(model, processor, clips_as(processor), _identity(source, model, config), decoding)
-    if source.peft is not None:
-        loaded.model = _with_adapter(source.peft, loaded)
-        loaded.identity["peft"] = {"path": source.peft, "digest": folder_digest(Path(source.peft))}
-    return loaded
+    identity = _identity(source, model, config)
+    if adapters is not None:
+        refuse_other_base(adapters, source.pretrained, identity["digest"])
+    adapted = AdaptedModel(model, tokenizer_of(processor), adapters) if adapters is not None else None
+    return Loaded(model, processor, clips_as(processor), identity, adapters, adapted, decoding)
 
 
 def load_processor(pretrained: str, **how: Any) -> Any:
@@ -151,8 +159,6 @@ def _check_source(source: ModelSource) -> None:
         _check_file(source.folder, source.gguf_file, "GGUF file")
     elif source.folder is not None:
         _check_file(source.folder, "config.json", "model")
-    if source.peft is not None and Path(source.peft).exists():
-        _check_file(Path(source.peft), "adapter_config.json", "adapter")
 
 
 def _looks_like_path(name: str) -> bool:
@@ -349,39 +355,6 @@ def _with_clean_generation(model: Any, tokenizer: Any) -> None:
     )
 
 
-# ---- adapter -----------------------------------------------------------------------------------------------------
-
-
-def _with_adapter(folder: str, loaded: Loaded) -> Any:
-    """Put a PEFT adapter into the model's layers, and make sure that it does something.
-
-    Raises:
-        ModelError: It belongs to another base, is of a kind that adds prompt tokens, or changes nothing.
-    """
-    import torch
-    from peft import PeftModel
-
-    with _saying("adapter", ModelSource(folder)):
-        adapted = PeftModel.from_pretrained(loaded.model, folder).eval()
-    if adapted.active_peft_config.is_prompt_learning:
-        raise ModelError(
-            f"The adapter {folder} adds prompt tokens", next="adapters inside layers are read, such as LoRA"
-        )
-    ids = loaded.tokenizer("intent: joke", return_tensors="pt", add_special_tokens=False).input_ids
-    with torch.inference_mode():
-        with_it = adapted(input_ids=ids.to(loaded.model.device)).logits
-        with adapted.disable_adapter():
-            without = adapted(input_ids=ids.to(loaded.model.device)).logits
-    if torch.equal(with_it, without):
-        raise ModelError(
-            f"The adapter {folder} changes nothing: first logits are the same with and without it",
-            why="its tensors are zero, or their names fit no layer of this base model",
-            base=adapted.active_peft_config.base_model_name_or_path,
-            next="pass pretrained= the base that it was trained on, or train it further",
-        )
-    return adapted.get_base_model()  # the layers keep the adapter; the plain class keeps its own interface
-
-
 # ---- identity ----------------------------------------------------------------------------------------------------
 
 
@@ -406,7 +379,8 @@ def folder_digest(folder: Path | None, only: str | None = None) -> str | None:
 
     SHA-256 over name, size and `SLICES` evenly spaced slices of 64 KiB of every model file, in order of name; a file of
     up to 1 MiB is thereby read whole. Slices all over a weight file tell fine-tuned weights from their base, which the
-    first megabyte (often frozen embeddings) would not. Times and paths do not count: a copied folder is the same model.
+    first megabyte (often frozen embeddings) would not. Times and paths do not count, nor how it was trained: a copied
+    folder is the same model.
 
     Args:
         folder: The folder; what is not there has no digest.
@@ -416,7 +390,7 @@ def folder_digest(folder: Path | None, only: str | None = None) -> str | None:
         return None
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.name == only if only else path.suffix in MODEL_SUFFIXES:
+        if path.name == only if only else path.suffix in MODEL_SUFFIXES and path.name != TRAINING:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             for piece in _slices(path):
                 digest.update(piece)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lm_eval.api.model import LM
 
+from harness_ext.adapters import Adapter, Adapters
 from harness_ext.decoding import decoding
 from harness_ext.labels import AnswerTokens, answer_lead, answer_tokens
 from harness_ext.messages import (
@@ -28,6 +30,7 @@ from harness_ext.messages import (
 from harness_ext.questions import Question, question_of
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
 from harness_ext.session import announce, answer_all
+from harness_ext.training import trainings
 from mmla_tasks.errors import ModelError, suggest
 
 if TYPE_CHECKING:
@@ -197,12 +200,31 @@ class ProcessorLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         revision = f" @ {identity['revision'][:7]}" if identity["revision"] else ""
         frames = f"  {self.frame_policy.describe()}" if self.MULTIMODAL else ""
         frames += " as images" if self.clips_as == "images" else ""
-        return f"{self.NAME}  {identity['pretrained']}{revision}{self.adapters_note}  {identity['dtype']}{frames}"
+        adapters = f" + {self.adapters.source}" if self.adapters else ""
+        return f"{self.NAME}  {identity['pretrained']}{revision}{adapters}  {identity['dtype']}{frames}"
 
-    @property
-    def adapters_note(self) -> str:
-        """What `describe` says of adapters."""
-        return ""
+    # ---- adapters ------------------------------------------------------------------------------------------------
+
+    adapters: Adapters | None = None
+    """Those over the loaded base."""
+
+    def adapter_of(self, task: str) -> Adapter | None:
+        """The adapter that answers one task."""
+        return self.adapters.of(task) if self.adapters is not None else None
+
+    def task_identity(self, task: str) -> dict[str, Any]:
+        """What an answer to one task depends on besides the loaded model: its adapter."""
+        adapter = self.adapter_of(task)
+        return {"peft": adapter.identity} if adapter else {}
+
+    def trainings(self, tasks: Sequence[str]) -> list[dict[str, Any]]:
+        """How the model and the adapters of these tasks were trained; see `harness_ext.training`."""
+        return trainings(tasks, self.adapters, Path(self.loaded_identity["pretrained"]).expanduser())
+
+    def prepare(self, tasks: Mapping[str, Any], ids: Mapping[str, Sequence[str]]) -> None:
+        """Find out before anything is asked whether every task has its adapter."""
+        if self.adapters is not None:
+            self.adapters.check(tasks)
 
     def follow(self, family: Family) -> None:
         """Show frames and begin chats as the released code does for a family; frames that the user chose stay."""

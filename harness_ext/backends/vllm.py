@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from harness_ext.adapters import Adapters, misfits
+from harness_ext.adapters import Adapters, refuse_other_shapes, without_effect
 from harness_ext.backends import hf_load
 from harness_ext.backends.processor_lm import Options, ProcessorLM, ranked, unknown_argument
 from harness_ext.backends.vllm_engine import Engine, engine_arguments
@@ -30,6 +30,7 @@ from harness_ext.questions import Question, frame_bytes
 from harness_ext.requests import Request, Response
 from harness_ext.session import decode_limits, sampling_seed, timings
 from harness_ext.timings import Stage
+from harness_ext.training import refuse_other_base
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
 
 DEFAULT_NEW_TOKENS: Final = 64
@@ -103,7 +104,10 @@ class VLLMLabelLM(ProcessorLM):
         self.adapters = Adapters.read(options.peft) if options.peft else None
         self._hf_config = hf_load.load_config(pretrained, **source)
         self._generation = hf_load.load_generation(pretrained, self._hf_config, **source)
-        self._check_adapters(pretrained)
+        if self.adapters is not None:
+            self.adapters.check_plain_lora()
+            refuse_other_base(self.adapters, pretrained, hf_load.folder_digest(hf_load.ModelSource(pretrained).folder))
+            refuse_other_shapes(self.adapters, hf_load.layer_shapes(self._hf_config))
         self.engine = Engine({**self._engine_arguments(pretrained), **given})
         self.max_length = self.engine.config.model_config.max_model_len
         self.batch_size = questions_at_once(options, int(self.engine.config.scheduler_config.max_num_seqs))
@@ -163,16 +167,6 @@ class VLLMLabelLM(ProcessorLM):
             "engine": {name: given[name] for name in sorted(given.keys() - {*SAID_ELSEWHERE, *self.FREE_ARGUMENTS})},
         }
 
-    def task_identity(self, task: str) -> dict[str, Any]:
-        """The adapter that answers one task."""
-        adapter = self.adapters and self.adapters.of(task)
-        return {"peft": adapter.identity} if adapter else {}
-
-    @property
-    def adapters_note(self) -> str:
-        """Where adapters come from."""
-        return f" + {self.options.peft}" if self.options.peft else ""
-
     @property
     def model_config(self) -> Any:
         """The model's config, by which a released family is recognised."""
@@ -189,26 +183,6 @@ class VLLMLabelLM(ProcessorLM):
 
     # ---- adapters ------------------------------------------------------------------------------------------------
 
-    def prepare(self, tasks: Mapping[str, Any], ids: Mapping[str, Sequence[str]]) -> None:
-        """Find out before anything is asked whether every task has its adapter."""
-        if self.adapters is not None:
-            self.adapters.check(tasks)
-
-    def _check_adapters(self, pretrained: str) -> None:
-        """Compare the sizes of layers: vLLM puts a smaller adapter into a larger model without a word."""
-        if self.adapters is None:
-            return
-        base = hf_load.layer_shapes(self._hf_config)
-        faults = {str(a.path): wrong[0] for a in self.adapters.all if (wrong := list(misfits(a, base)))}
-        if faults:
-            names = {str(adapter.config.get("base_model_name_or_path")) for adapter in self.adapters.all}
-            raise ModelError(
-                f"{len(faults)} of {len(self.adapters.all)} adapters belong to another base than {pretrained}",
-                faults,
-                trained_on=", ".join(sorted(names)),
-                next="pass pretrained= the base that they were trained on",
-            )
-
     @cached_property
     def _loras(self) -> dict[Path, Any]:
         """Adapter's folder -> how vLLM calls it."""
@@ -218,7 +192,7 @@ class VLLMLabelLM(ProcessorLM):
         return {path: LoRARequest(path.name, n, str(path.resolve())) for n, path in enumerate(paths, start=1)}
 
     def _lora(self, task: str) -> Any:
-        adapter = self.adapters.of(task) if self.adapters is not None else None
+        adapter = self.adapter_of(task)
         return None if adapter is None else self._loras[adapter.path]
 
     async def _try_adapters(self) -> None:
@@ -235,12 +209,7 @@ class VLLMLabelLM(ProcessorLM):
             lora = self._loras[adapter.path]
             await self.engine.add_adapter(lora)
             if await self._first_logprobs(ids, params, lora) == plain:
-                raise ModelError(
-                    f"The adapter {adapter.path} changes nothing: first logits are the same with and without it",
-                    why="its tensors are zero, or their names fit no layer of this base model",
-                    base=adapter.config.get("base_model_name_or_path"),
-                    next="pass pretrained= the base that it was trained on, or train it further",
-                )
+                raise without_effect(adapter)
 
     async def _first_logprobs(self, ids: Sequence[int], params: Any, lora: Any = None) -> dict[int, float]:
         output = await self._answered(await self.engine.prepared({"prompt_token_ids": ids}), params, lora)

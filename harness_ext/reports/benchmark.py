@@ -10,6 +10,7 @@ from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, packaged_labels
 from harness_ext.frame_policy import FramePolicy
 from harness_ext.reports.run_files import Run
 from harness_ext.reports.table import Average, Row, averages, rows
+from harness_ext.training import sentences
 from mmla_tasks.root import SAMPLE_NOTE
 from mmla_tasks.sources import SOURCES
 
@@ -112,7 +113,7 @@ def why_no_score(run: Run) -> str | None:
 
 
 def method_of(run: Run) -> str:
-    """How the model met the benchmark: ``zero_shot``, ``few_shot``, ``sft`` or ``it``."""
+    """How the model met the benchmark: ``zero_shot``, ``few_shot``, ``sft``, ``it``, or with some ``adapter``."""
     told: str | None = run.facts.get("method")
     few = any(run.results["n-shot"].get(leaf) for leaf in run.tasks)
     return told or ("few_shot" if few else "zero_shot")
@@ -129,6 +130,7 @@ def settings_of(run: Run, modality: str) -> str:
         f"protocol: {facts['protocol']}" + (f" as for {family}" if (family := facts.get("released_family")) else ""),
         f"modality: {modality}",
         f"video: {FramePolicy(**policy).describe()}" if policy else None,
+        *sentences(facts.get("training", ())),
         f"few-shot examples: {', '.join(map(str, shots))}" if shots else None,
         f"labels {order}" if (order := facts.get("label_order")) else None,
         f"mean of {repeats['count']} repeats" if repeats else None,

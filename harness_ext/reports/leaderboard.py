@@ -21,7 +21,7 @@ from mmla_tasks.published import METHODS, leaderboard_average, published
 from mmla_tasks.sources import SOURCES
 from mmla_tasks.statistics import wilson_interval
 
-METHOD_NAMES = {"zero_shot": "zero-shot", "few_shot": "few-shot", "sft": "SFT", "it": "IT"}
+METHOD_NAMES = {"zero_shot": "zero-shot", "few_shot": "few-shot", "sft": "SFT", "it": "IT", "adapter": "adapter"}
 """Methods in the order of the table, as they are printed; any other keeps its own name and comes last."""
 
 

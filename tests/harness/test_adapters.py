@@ -53,15 +53,30 @@ def test_the_digest_tells_adapters_apart(tmp_path: Path) -> None:
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    (write(tmp_path / "t1") / "adapter_config.json").write_text("{}")
+    (write(tmp_path / "t2") / "adapter_model.safetensors").unlink()
+    (write(tmp_path / "t3") / "adapter_config.json").write_text("{")
+    (tmp_path / "all.json").write_text(json.dumps({f"t{n}": f"t{n}" for n in range(1, 5)}))
+    with pytest.raises(ModelError, match="4 of 4 adapters cannot be used") as fault:
+        Adapters.read(str(tmp_path / "all.json"))
+    for said in ("peft_type", "adapter_model.safetensors", "no JSON", "there is no folder"):
+        assert said in str(fault.value)
+
+
+def test_what_is_no_plain_lora_is_told_where_nothing_else_is_read(tmp_path: Path) -> None:
     write(tmp_path / "t1", peft_type="IA3")
     write(tmp_path / "t2", use_dora=True)
-    (write(tmp_path / "t3") / "adapter_model.safetensors").unlink()
-    (write(tmp_path / "t4") / "adapter_config.json").write_text("{")
-    (tmp_path / "all.json").write_text(json.dumps({f"t{n}": f"t{n}" for n in range(1, 6)}))
-    with pytest.raises(ModelError, match="5 of 5 adapters cannot be used") as fault:
-        Adapters.read(str(tmp_path / "all.json"))
-    for said in ("IA3", "use_dora", "adapter_model.safetensors", "no JSON", "there is no folder"):
-        assert said in str(fault.value)
+    write(tmp_path / "t3")
+    with pytest.raises(ModelError, match="2 of 3 adapters are no plain LoRA") as fault:
+        Adapters.read(str(tmp_path)).check_plain_lora()
+    assert "of the kind IA3" in str(fault.value) and "use_dora" in str(fault.value) and "t3" not in str(fault.value)
+
+
+def test_a_name_that_is_neither_a_folder_nor_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="peft=nobody/nothing is neither a folder"):
+        Adapters.read("nobody/nothing")
 
 
 @pytest.mark.parametrize(("content", "said"), [("{", "is no JSON"), ("[1]", "no mapping"), ('{"a": 1}', "no mapping")])

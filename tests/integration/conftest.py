@@ -55,6 +55,14 @@ def tiny_qwen2_vl(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
+def tiny_llama(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random text model."""
+    from .tiny_models import tiny_llama
+
+    return tiny_llama(tmp_path_factory.mktemp("tiny_llama"), smollm2)
+
+
+@pytest.fixture(scope="session")
 def labels_of() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Dataset folder -> its dimension and labels, from the task YAMLs."""
     from harness_ext.catalogue import Catalogue

@@ -9,7 +9,7 @@ import statistics
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from mmla_tasks.errors import ClipError, MissingExtraError, MmlaError, ModelErro
 from mmla_tasks.records import Clip
 
 from .asking import FEW_LABELS, SETTINGS, answered, prompt_of, request_of, scored_both_ways
+from .tiny_models import noisy_adapter
 
 pytestmark = [
     pytest.mark.slow,
@@ -534,23 +535,9 @@ def test_without_torch_the_message_ends_in_the_command(monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def adapter(tiny_qwen2_vl: Path, tmp_path: Path) -> Iterator[Callable[[float], Path]]:
+def adapter(tiny_qwen2_vl: Path, tmp_path: Path) -> Callable[[float], Path]:
     """`adapter(scale)`: a LoRA folder whose B matrices are noise of this scale."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForImageTextToText
-
-    def make(scale: float) -> Path:
-        base = AutoModelForImageTextToText.from_pretrained(tiny_qwen2_vl, dtype=torch.float32)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
-            for name, weight in model.named_parameters():
-                if "lora_B" in name:
-                    torch.nn.init.normal_(weight, std=scale)
-        model.save_pretrained(tmp_path / f"adapter{scale}")
-        return tmp_path / f"adapter{scale}"
-
-    yield make
+    return lambda scale: noisy_adapter(tiny_qwen2_vl, tmp_path / f"adapter{scale}", scale=scale)
 
 
 def test_an_adapter_is_applied(tiny_qwen2_vl: Path, adapter: Callable[[float], Path], video_lm: HFLabelLM) -> None:
@@ -558,7 +545,7 @@ def test_an_adapter_is_applied(tiny_qwen2_vl: Path, adapter: Callable[[float], P
     request = request_of(video_lm, "MELD", "hi")
     (with_it,), (without,) = (answered(model, [request], answer="rank") for model in (adapted, video_lm))
     assert with_it.label_scores != without.label_scores
-    assert adapted.identity()["peft"]["digest"] != video_lm.identity()["peft"]
+    assert adapted.task_identity("MELD")["peft"]["digest"] and video_lm.task_identity("MELD") == {}
 
 
 def test_an_adapter_without_effect_is_refused(tiny_qwen2_vl: Path, adapter: Callable[[float], Path]) -> None:

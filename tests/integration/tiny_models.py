@@ -327,6 +327,40 @@ def tiny_qwen2_vl(folder: Path, tokenizer_from: Path) -> Path:
     return tiny_model("Qwen2-VL", folder, tokenizer_from)
 
 
+def tiny_llama(folder: Path, tokenizer_from: Path) -> Path:
+    """Write a text model of 3 million parameters with SmolLM2's tokenizer and template, and give its folder."""
+    import torch
+    import transformers
+
+    if not (folder / "config.json").is_file():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_from)
+        config = transformers.LlamaConfig(**_text_defaults(tokenizer), tie_word_embeddings=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            transformers.LlamaForCausalLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def noisy_adapter(base: Path, folder: Path, *, seed: int = 0, rank: int = 4, scale: float = 1.0) -> Path:
+    """Write a LoRA adapter of a model's attention layers whose B matrices are noise of this scale; give its folder."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
+
+    multimodal = type(AutoConfig.from_pretrained(base)) in AutoModelForMultimodalLM._model_mapping
+    auto = AutoModelForMultimodalLM if multimodal else AutoModelForCausalLM
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LoraConfig(r=rank, target_modules=["q_proj", "v_proj"])
+        model = get_peft_model(auto.from_pretrained(base, dtype=torch.float32), config)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=scale)
+    model.save_pretrained(folder)
+    return folder
+
+
 def _save(family: Family, folder: Path, tokenizer_from: Path) -> None:
     import torch
     import transformers
