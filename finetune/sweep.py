@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
+from harness_ext.training import read_training
 
 from finetune.config import Config, ConfigText, check_text, config_text, known_keys
-from finetune.output import outcome_of
 from mmla_tasks.errors import UsageError, suggest
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ PAPER_GRID: Mapping[str, Sequence[Any]] = {
 }
 """The ranges that the paper searched, end points included; alpha twice the rank, as in every released config."""
 
-CELL_CONFIG = "config.yaml"
+CELL_CONFIG = "cell.yaml"
 LOG = "sweep.log"
 """What the cell's process printed."""
 REPORT = "sweep.md"
@@ -138,9 +138,10 @@ def results(sweep: Sweep) -> list[Result]:
 
 def result_of(cell: Cell) -> Result:
     """How a cell went, by what stands in its folder."""
-    outcome = outcome_of(cell.folder)
-    if outcome is not None:
-        return Result(cell, "finished", outcome.score, outcome.step, outcome.steps)
+    record = read_training(cell.folder)
+    if record is not None:
+        selection = record["selection"]
+        return Result(cell, "finished", selection["value"], selection["step"], record["steps"])
     log = cell.folder / LOG
     if log.is_file():
         return Result(cell, "failed", fault=_last_words(log))
@@ -271,7 +272,12 @@ def _claim(cell: Cell) -> None:
 def _train(cell: Cell, launch: Sequence[str]) -> None:
     with (cell.folder / LOG).open("ab") as log:
         command = [*launch, *MODULE, str(cell.folder / CELL_CONFIG)]
-        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
+        trained = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            trained.wait()
+        except KeyboardInterrupt:
+            trained.wait()  # Ctrl-C reached it too: it saves where it is
+            raise
 
 
 def _last_words(log: Path) -> str:
