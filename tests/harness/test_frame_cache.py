@@ -23,6 +23,7 @@ from harness_ext.frame_policy import FramePolicy
 from harness_ext.video import Frames
 from mmla_tasks.errors import ClipError, UsageError
 from mmla_tasks.records import Clip
+from tests.media.opens import Opens
 
 
 def clip_of(path: Path, start: float = 0.0, end: float | None = None) -> Clip:
@@ -252,3 +253,39 @@ def test_each_of_two_threads_is_told_of_a_bad_clip_in_its_own_name(tmp_path: Pat
         (False, True),
     ]
     assert not frame_cache._decoding
+
+
+READ_AGAIN = """
+import sys
+from harness_ext.frame_cache import frames_of
+from harness_ext.frame_policy import FramePolicy
+for path in sys.argv[1:]:
+    frames_of(dict(path=path, start_seconds=0.0, end_seconds=None, size=None, mtime_ns=None), FramePolicy())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel counts who opens a file only on Linux")
+def test_later_visits_open_no_video_file_and_are_five_times_as_fast_as_decoding(
+    draw: ModuleType, folder: Path, tmp_path: Path
+) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    how = {"frames": 50, "size": (640, 360), "gop": 25, "b_frames": 2}
+    clips = [clip_of(draw.draw_clip(videos / f"{n}.mp4", first_tick=n, **how)) for n in range(3)]
+    policy, ratios = FramePolicy(), []
+    with Opens(videos) as opens:
+        first = [frames_of(clip, policy) for clip in clips]
+        assert opens.since_last().keys() == {"0.mp4", "1.mp4", "2.mp4"}
+        for _ in range(4):
+            for clip, known in zip(clips, first, strict=True):  # in turn, so that both meet the same load
+                began = time.perf_counter()
+                video.decode(clip, policy)
+                decoded = time.perf_counter()
+                opens.since_last()
+                asked = time.perf_counter()
+                again = frames_of(clip, policy)
+                ratios.append((decoded - began) / (time.perf_counter() - asked))
+                assert not opens.since_last() and same(again, known)
+        subprocess.run([sys.executable, "-c", READ_AGAIN, *(clip["path"] for clip in clips)], check=True)
+        assert not opens.since_last(), "another process knows them too"
+    assert sorted(ratios)[len(ratios) // 2] >= 5, ratios

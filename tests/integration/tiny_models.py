@@ -318,7 +318,7 @@ FAMILIES: dict[str, Family] = {
 def tiny_model(name: str, folder: Path, tokenizer_from: Path) -> Path:
     """Write a model of one of `FAMILIES`, a few million parameters, with another model's tokenizer; give its folder."""
     if not (folder / "config.json").is_file():
-        _save(FAMILIES[name], folder, tokenizer_from)
+        save(FAMILIES[name], folder, tokenizer_from)
     return folder
 
 
@@ -361,7 +361,8 @@ def noisy_adapter(base: Path, folder: Path, *, seed: int = 0, rank: int = 4, sca
     return folder
 
 
-def _save(family: Family, folder: Path, tokenizer_from: Path) -> None:
+def save(family: Family, folder: Path, tokenizer_from: Path, seed: int = SEED) -> None:
+    """Write a model of a family with random weights from a seed, its processor and another model's tokenizer."""
     import torch
     import transformers
 
@@ -373,7 +374,7 @@ def _save(family: Family, folder: Path, tokenizer_from: Path) -> None:
     arguments["text_config"] = {**_text_defaults(tokenizer), **arguments["text_config"]}
     config = getattr(transformers, family.config)(**arguments, tie_word_embeddings=True)
     with torch.random.fork_rng():
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         model = transformers.AutoModelForMultimodalLM.from_config(config)
         for weight in model.parameters():
             if weight.ndim == 2 and not weight.any():  # Gemma3's way from pictures to text begins as zeros
