@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from harness_ext.training import read_training
 
 from finetune.config import Config, ConfigText, check_text, config_text, known_keys
+from harness_ext.training import read_training
 from mmla_tasks.errors import UsageError, suggest
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import yaml
 
 from finetune.sweep import CELL_CONFIG, LOG, PAPER_GRID, read_sweep, result_of, results, run_sweep, table, write_report
 from mmla_tasks.errors import UsageError
+
+from .learner import tiny_learner
 
 BASE = {"model": "some/model", "tasks": ["mmla_intent_mintrec_text"], "lora": {"rank": 4, "dropout": 0.1}}
 
@@ -91,3 +95,29 @@ def test_what_was_not_run_is_said_so(tmp_path: Path) -> None:
     assert result_of(sweep.cells[0]).fault == ""
     assert table(results(sweep), "acc").row_count == 1
     assert write_report(sweep).read_text().splitlines()[-1] == "| 0.0001 | – | – | – | not run |"
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_goes_on_and_names_what_fails(tmp_path: Path, mmla: Callable[..., Any]) -> None:
+    """One cell learns, another's loss is no number; typed again, only the latter is trained."""
+    base = {
+        "model": str(tiny_learner(tmp_path / "learner")),
+        "tasks": ["mmla_sentiment_mosi_text"],
+        "modality": "text",
+        "data_dir": "sample",
+        "adapter": "none",
+        "max_steps": 3,
+        "max_grad_norm": 1e30,
+        "selection": {"every": 3, "rows": 8},
+    }
+    file = sweep_file(tmp_path, config=base, grid={"learning_rate": [1e30, 1e-3]})
+    first = mmla("finetune", "sweep", file)
+    assert first.status == 1
+    assert "learning_rate=0.001  finished after" in first.out and "learning_rate=1e+30  failed after" in first.out
+    best, failed = (tmp_path / "out" / "sweep.md").read_text().splitlines()[-2:]
+    record = json.loads((tmp_path / "out" / "learning_rate=0.001" / "training.json").read_text())
+    assert best == f"| 0.001 | {record['selection']['value']:.3f} | 3 | 3 | finished |"
+    assert "failed: error: " in failed and " is nan at step " in failed.replace("inf", "nan")
+    second = mmla("finetune", "sweep", file)
+    assert "learning_rate=0.001  finished before" in second.out and "learning_rate=1e+30  trains" in second.out
+    assert (tmp_path / "out" / "sweep.md").read_text().splitlines()[-2] == best
