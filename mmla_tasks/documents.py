@@ -12,6 +12,7 @@ from typing import Any
 
 from mmla_tasks.errors import DataError
 from mmla_tasks.records import Clip, Document
+from mmla_tasks.segments import segment_clips
 from mmla_tasks.sources import SOURCES, SPLITS, Source
 from mmla_tasks.tsv import Table, read_table
 
@@ -132,11 +133,12 @@ class Dataset:
         )
 
     def _attach_clips(self, documents: Documents) -> None:
-        present = _clip_files(str(self.clips))
+        present, segments = _clip_files(str(self.clips)), segment_clips(self.clips)
         prefixes = [self.source.clip_prefix, self.name] if self.source else [self.name]
         for document in documents:
             stems = [f"{prefix}_{document['id']}" for prefix in prefixes] + [document["id"]]
             found = next((present[s.casefold()] for s in stems if s.casefold() in present), None)
+            found = found or segments.get(document["id"])
             document["clip"] = found or _missing_clip(self.clips / f"{stems[0]}.mp4")
 
 

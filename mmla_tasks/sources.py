@@ -51,7 +51,8 @@ class Source:
         return id.rpartition("_")[0] if self.clusters else id
 
 
-_MOSI = "get CMU-MOSI through the CMU-MultimodalSDK, then put the clips into MOSI/video"
+_MOSI = "get CMU-MOSI through the CMU-MultimodalSDK, then: mmla data import mosi PATH"
+_IEMOCAP = "request IEMOCAP at sail.usc.edu/iemocap, then: mmla data import iemocap PATH"
 
 
 def _source(
@@ -71,14 +72,13 @@ def _source(
 
 
 def _iemocap(folder: str, train: int, dev: int, test: int) -> Source:
-    videos = f"request IEMOCAP at sail.usc.edu/iemocap, then put the clips into {folder}/video"
     return _source(
         folder,
         train,
         dev,
         test,
         licence="IEMOCAP release form",
-        videos=videos,
+        videos=_IEMOCAP,
         clusters="dialogue",
         recordings="IEMOCAP",
     )

@@ -10,6 +10,7 @@ from typing import Any
 from harness_ext.prompts import PROTOCOLS
 from harness_ext.taskfile import MODALITIES
 from mmla_tasks.errors import UsageError
+from mmla_tasks.records import Clip
 from mmla_tasks.root import SAMPLE_NOTE
 
 
@@ -146,5 +147,12 @@ def _frames(task: Any, document: Any, args: argparse.Namespace) -> Iterator[str]
     path = args.frames_dir / f"{task.spec.task}-{document['id']}.png".replace("/", "_")
     contact_sheet(frames, path, f"{who}   {document['label']}")
     seconds = ", ".join(f"{s:.2f}" for s in frames.seconds)
-    yield f"   clip: {document['clip']['path']}"
+    yield f"   clip: {_named(document['clip'])}"
     yield f"   frames {list(frames.indices)} at {seconds} s of {frames.source_frames}, drawn in {path}"
+
+
+def _named(clip: Clip) -> str:
+    """The file, and of a segment its times."""
+    if clip["end_seconds"] is None:
+        return clip["path"]
+    return f"{clip['path']} from {clip['start_seconds']:g} s to {clip['end_seconds']:g} s"

@@ -1,4 +1,4 @@
-"""Clip -> `Frames`: the pixels of the frames that a `FramePolicy` names; path -> `Probe`. Nothing else reads videos.
+"""Clip -> `Frames`: the pixels of the frames that a `FramePolicy` names; path -> `Probe`. Nothing else decodes videos.
 
 Files are opened in worker processes (`isolation.py`): whatever is wrong with one is a `ClipError`. Which frame has
 which number is said in `timeline.py`. What is done with rotation, colour, fields and the like: docs/data.md.

@@ -102,6 +102,11 @@ class Worker:
         self._questions, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
         self._wait_until_ready(self._process.stderr)
 
+    @property
+    def process(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
     def _wait_until_ready(self, messages: Any) -> None:
         try:
             self._line(START_SECONDS)
@@ -223,6 +228,12 @@ class Workers:
                 return
             self._all.discard(worker)
         worker.end()
+
+    @property
+    def processes(self) -> list[int]:
+        """Ids of the processes that there are now."""
+        with self._lock:
+            return sorted(worker.process for worker in self._all)
 
     def end(self) -> None:
         """End all workers."""

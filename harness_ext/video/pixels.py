@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness_ext.frame_policy import resized_shape
-from harness_ext.video.files import Source, UnreadableError, opened
+from harness_ext.video.files import Source, UnreadableError, opened, pyav
 from harness_ext.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Shrink:
         from PIL import Image
 
         size = (self.shape[1], self.shape[0])
-        return np.asarray(Image.fromarray(image_HWC).resize(size, Image.Resampling.BICUBIC))
+        return np.asarray(Image.fromarray(np.ascontiguousarray(image_HWC)).resize(size, Image.Resampling.BICUBIC))
 
 
 def images_by_pyav(source: Source, timeline: Timeline, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
@@ -46,6 +47,7 @@ def images_by_pyav(source: Source, timeline: Timeline, wanted: list[int]) -> Ite
         UnreadableError: A frame is damaged, or the file ends before the last one.
         MistimedError: Frames came at other times than the timeline says.
     """
+    rgb = Converter()
     with opened(source.path) as stream:
         for seek_to, group in timeline.runs(wanted):
             if seek_to is not None:
@@ -55,7 +57,7 @@ def images_by_pyav(source: Source, timeline: Timeline, wanted: list[int]) -> Ite
             for index, frame in numbered:
                 if index in group:
                     found += 1
-                    yield index, _rgb(frame, index)
+                    yield index, rgb(frame, index)
                 if index >= group[-1]:
                     break
             if found < len(group):
@@ -86,12 +88,51 @@ def _matched(stream: Any, timeline: Timeline, group: list[int], seek_to: int | N
             yield index, frame
 
 
-def _rgb(frame: Any, index: int) -> Pixels:
-    """Convert one frame, turned upright as its file asks."""
-    import numpy as np
+class Converter:
+    """Makes RGB of the frames of one stream, turned upright as its first one asks."""
 
-    if frame.is_corrupt:
-        raise UnreadableError(f"frame {index:,} is damaged")
-    image_HWC: Pixels = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image_HWC, quarter_turns)) if quarter_turns else image_HWC
+    def __init__(self) -> None:
+        # One for all: each holds threads and tables, and a frame's own lives as long as the frame.
+        self._reformatter = pyav().video.reformatter.VideoReformatter()
+        self._orientation: Orientation | None = None
+
+    def __call__(self, frame: Any, index: int) -> Pixels:
+        """Convert one frame.
+
+        Raises:
+            UnreadableError: The decoder says that it is damaged.
+        """
+        if frame.is_corrupt:
+            raise UnreadableError(f"frame {index:,} is damaged")
+        self._orientation = self._orientation or orientation(frame)
+        return self._orientation.upright(self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
+
+
+class Orientation(NamedTuple):
+    """How a stored picture is brought upright: first sides exchanged, then flipped."""
+
+    swaps: bool
+    flips_x: bool
+    flips_y: bool
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether turning alone will not do."""
+        return (self.swaps + self.flips_x + self.flips_y) % 2 == 1
+
+    def upright(self, image_HWC: Pixels) -> Pixels:
+        """Turn a stored picture."""
+        if self.swaps:
+            image_HWC = image_HWC.transpose(1, 0, 2)
+        return image_HWC[:: -1 if self.flips_y else 1, :: -1 if self.flips_x else 1]
+
+
+def orientation(frame: Any) -> Orientation:
+    """Read the display matrix; one that asks for less than a quarter turn is taken for the nearest."""
+    for side_data in frame.side_data:
+        if side_data.type.name == "DISPLAYMATRIX":
+            # x_shown = a x + c y, y_shown = b x + d y
+            a, b, _, c, d, *_ = struct.unpack("9i", bytes(side_data))
+            swaps = abs(b) > abs(a)
+            return Orientation(swaps, flips_x=(c if swaps else a) < 0, flips_y=(b if swaps else d) < 0)
+    return Orientation(swaps=False, flips_x=False, flips_y=False)

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from harness_ext.video.files import UnreadableError, opened, source_of
-from harness_ext.video.timeline import packets_of, refuse_cut_index, timeline_of_packets
+from harness_ext.video.timeline import packets_of, refuse_cut, timeline_of_packets
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Probe:
     """Whether every packet of this codec is a frame and says when it is shown; else one may show nothing."""
     duration_seconds: float
     """From the first frame to the end of the last."""
+    end_seconds: float
+    """When the last frame ends, in the time that a clip's start and end are given in."""
     fps: float
     """Average frames a second."""
     has_audio: bool
@@ -41,7 +43,7 @@ def probe_file(path: str) -> Probe:
     """
     source = source_of(path)
     with opened(source.path) as stream:
-        refuse_cut_index(stream, source.size)
+        refuse_cut(stream, source)
         packets = packets_of(stream)
         if not any(not packet.is_discard for packet in packets):
             raise UnreadableError("the file has a video stream without a single frame", fault="no_frames")
@@ -49,10 +51,11 @@ def probe_file(path: str) -> Probe:
         if timeline is not None:
             frames, fps = len(timeline.ticks), timeline.rate
             duration = (timeline.end - timeline.ticks[0]) * timeline.tick_seconds
+            end = (timeline.end - timeline.zero) * timeline.tick_seconds
         else:
             frames = sum(not packet.is_discard for packet in packets)
             fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
-            duration = _declared_duration(stream) or frames / fps
+            end = duration = _declared_duration(stream) or frames / fps
         codec = stream.codec_context
         return Probe(
             size_bytes=source.size,
@@ -63,6 +66,7 @@ def probe_file(path: str) -> Probe:
             frames=frames,
             exact=timeline is not None,
             duration_seconds=float(duration),
+            end_seconds=float(end),
             fps=float(fps),
             has_audio=bool(stream.container.streams.audio),
         )

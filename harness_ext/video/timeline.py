@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from harness_ext.video.files import Source, UnreadableError, opened
+from harness_ext.video.wholeness import refuse_cut_file
 
 
 class Packet(NamedTuple):
@@ -101,15 +102,24 @@ def _exact(seconds: float) -> Fraction:
 def timeline_of(source: Source) -> Timeline:
     """Read when frames are shown from the packets alone, where they can be relied on, else by decoding."""
     with opened(source.path) as stream:
-        refuse_cut_index(stream, source.size)
+        refuse_cut(stream, source)
         timeline = timeline_of_packets(stream, packets_of(stream))
     return timeline or counted_timeline(source)
 
 
-def refuse_cut_index(stream: Any, size: int) -> None:
-    """An MP4 knows where each frame lies: frames beyond the end of the file mean that it was cut."""
-    if "mp4" not in stream.container.format.name:
-        return  # elsewhere the index may be a guess
+def refuse_cut(stream: Any, source: Source) -> None:
+    """Refuse a file that ends earlier than it says.
+
+    Raises:
+        UnreadableError: It does.
+    """
+    if "mp4" in stream.container.format.name:  # elsewhere the index may be a guess
+        _refuse_cut_index(stream, source.size)
+    refuse_cut_file(source)
+
+
+def _refuse_cut_index(stream: Any, size: int) -> None:
+    """An MP4 knows where each frame lies."""
     ends = [entry.pos + entry.size for entry in stream.index_entries]
     missing = sum(end > size for end in ends)
     if missing:
@@ -133,8 +143,8 @@ def packets_of(stream: Any) -> list[Packet]:
     return packets
 
 
-_ONE_PACKET_ONE_FRAME = frozenset({"h264", "hevc", "mpeg4", "vp9", "av1", "mjpeg"})
-"""Codecs whose packets are frames. VP8 for one also has packets that show nothing."""
+_ONE_PACKET_ONE_FRAME = frozenset({"h264", "hevc", "mpeg4", "vp9", "libdav1d", "mjpeg"})
+"""Decoders whose packets are frames. VP8 for one also has packets that show nothing."""
 
 
 def timeline_of_packets(stream: Any, packets: list[Packet]) -> Timeline | None:

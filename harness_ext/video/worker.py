@@ -7,6 +7,7 @@ standard input does, and by an alarm from the kernel when it is stuck and nobody
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -66,6 +67,7 @@ def main() -> int:
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # where memory ends, the run outlives this process
     pyav()
+    gc.freeze()
     own_bytes = _address_space()
     os.dup2(0, 2)  # what a decoder prints is no help to anybody
     answers.write(b"ready\n")
@@ -75,6 +77,7 @@ def main() -> int:
         signal.setitimer(signal.ITIMER_REAL, question["seconds"] + GRACE_SECONDS)
         answer = _answer(question, pages)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.collect()  # frames that refer to themselves hold pictures and threads
         start = pages.end
         pages.write(json.dumps(answer).encode())
         answers.write(b"%d %d\n" % (start, pages.end))
@@ -112,7 +115,7 @@ def _answer(question: dict[str, Any], pages: Pages) -> dict[str, Any]:
         return _found(question, pages)
     except UnreadableError as error:
         return {"fault": error.fault, "why": error.why, "hint": error.hint}
-    except MemoryError:
+    except (MemoryError, BlockingIOError):  # the second says that there is no room for another thread
         return {"fault": "memory"}
     except ffmpeg_error as error:
         return {"fault": "damaged", "why": f"the decoder gives up: {error.strerror or type(error).__name__}"}

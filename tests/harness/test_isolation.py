@@ -131,7 +131,7 @@ def test_a_library_that_prints_is_not_taken_for_an_answer(bad: Callable[[str], C
 def test_a_worker_that_others_harmed_is_not_held_against_a_file(workers: Workers, drawn: Path) -> None:
     assert len(decode(clip_of(drawn), FramePolicy())) == 4
     (worker,) = workers._all
-    os.kill(worker._process.pid, signal.SIGKILL)
+    os.kill(worker.process, signal.SIGKILL)
     worker._process.wait()
     assert len(decode(clip_of(drawn), FramePolicy())) == 4
     assert workers._all and worker not in workers._all
@@ -159,7 +159,7 @@ def test_readers_do_not_share_a_process(workers: Workers, drawn: Path) -> None:
 def test_nothing_is_left_behind(workers: Workers, drawn: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     decode(clip_of(drawn), FramePolicy())
-    processes = [worker._process.pid for worker in workers._all]
+    processes = workers.processes
     assert [alive(process) for process in processes] == [True]
     workers.end()
     assert [alive(process) for process in processes] == [False]
@@ -172,15 +172,15 @@ from harness_ext.video import WORKERS, decode
 from harness_ext.frame_policy import FramePolicy
 clip = {"path": sys.argv[1], "start_seconds": 0.0, "end_seconds": None}
 decode(clip, FramePolicy())
-print(*[worker._process.pid for worker in WORKERS._all], flush=True)
+print(*WORKERS.processes, flush=True)
 if sys.argv[2] == "fork":
     child = os.fork()
     if child == 0:
         assert not WORKERS._all
-        print(len(decode(clip, FramePolicy())), *[worker._process.pid for worker in WORKERS._all], flush=True)
+        print(len(decode(clip, FramePolicy())), *WORKERS.processes, flush=True)
         sys.exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    print(len(decode(clip, FramePolicy())), *[worker._process.pid for worker in WORKERS._all], flush=True)
+    print(len(decode(clip, FramePolicy())), *WORKERS.processes, flush=True)
 else:
     time.sleep(60)
 """

@@ -365,21 +365,6 @@ def test_a_file_that_breaks_its_word_is_counted_by_decoding(
     assert frames.seconds == pytest.approx([i * 1001 / 24000 for i in (0, 16, 32, 49)])
 
 
-def test_rotation_is_applied(draw: ModuleType, tmp_path: Path) -> None:
-    upright = draw.draw_clip(tmp_path / "upright.mp4", frames=6)
-    data = upright.read_bytes()
-    at = data.index(b"tkhd") + 4 + 40
-    quarter = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
-    matrix = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter)
-    turned = tmp_path / "turned.mp4"
-    turned.write_bytes(data[:at] + matrix + data[at + 36 :])
-    before, after = (decode(clip_of(path), ALL_FRAMES).frames_THWC for path in (upright, turned))
-    assert after.shape == (6, 96, 64, 3)
-    assert (after == np.rot90(before, -1, axes=(1, 2))).all()  # the matrix says: a quarter turn clockwise
-    if _has_decord():
-        assert (after == decode(clip_of(turned), FramePolicy(num_frames=6, reader="decord")).frames_THWC).all()
-
-
 # ── real clips ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 UNRESIZED = {"max_pixels": 10**9}

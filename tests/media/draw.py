@@ -9,7 +9,7 @@ and to shrinking. Needs PyAV with libx264. Look at one:
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,21 @@ import numpy as np
 
 BLOCKS = 4
 """Blocks along each side; BLOCKS squared bits hold a number."""
+GREYS = ((40, 40, 40), (215, 215, 215))
+"""Red, green and blue of the bits 0 and 1; not 0 and 255: nothing clips in limited-range YUV."""
+COLOURS = ((150, 30, 40), (90, 240, 120))
+"""The same, where colour must be right too."""
+
+Colour = tuple[int, int, int]
 
 
-def numbered_image(number: int, size: tuple[int, int] = (96, 64)) -> Any:
+def numbered_image(number: int, size: tuple[int, int] = (96, 64), colours: tuple[Colour, Colour] = GREYS) -> Any:
     """Draw `number`; returns uint8 [H, W, 3]. `size` is (width, height) in pixels."""
     width, height = size
     bits = [number >> bit & 1 for bit in reversed(range(BLOCKS**2))]
     grid = np.array(bits, dtype=np.uint8).reshape(BLOCKS, BLOCKS)
     rows, columns = np.arange(height) * BLOCKS // height, np.arange(width) * BLOCKS // width
-    # 40 and 215, not 0 and 255: nothing clips in limited-range YUV.
-    return np.repeat((grid[rows][:, columns] * 175 + 40).astype(np.uint8)[..., None], 3, axis=2)
+    return np.array(colours, dtype=np.uint8)[grid[rows][:, columns]]
 
 
 def read_number(image_HWC: Any) -> int:
@@ -57,6 +62,11 @@ def draw_clip(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     sound_seconds: float = 0,
+    pixel_format: str | None = None,
+    prepare: Callable[[Any, Any], object] | None = None,
+    change: Callable[[Any], Any] | None = None,
+    numbers: Sequence[int] | None = None,
+    colours: tuple[Colour, Colour] = GREYS,
 ) -> Path:
     """Write a clip whose frame i shows the number i.
 
@@ -74,21 +84,31 @@ def draw_clip(
         options: More options for the encoder.
         container_options: Options for the container, such as ``{"movflags": "faststart"}``.
         sound_seconds: Length of a silent AAC track, 0 for none.
+        pixel_format: FFmpeg's name, default what the encoder likes.
+        prepare: Called with container and video stream before anything is written.
+        change: Called with each frame before it is encoded.
+        numbers: What the frames show instead of their numbers.
+        colours: Of the bits 0 and 1.
     """
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height = size
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = pixel_format or ("yuvj420p" if codec == "mjpeg" else "yuv420p")
         stream.codec_context.thread_count = 1  # the same bytes everywhere
         stream.codec_context.time_base = tick_seconds or 1 / Fraction(fps)
         stream.codec_context.gop_size = gop
         x264 = {"preset": "veryfast", "crf": "18", "bf": str(b_frames), "sc_threshold": "0"}
         stream.options = (x264 if codec == "libx264" else {}) | (options or {})
         sound = container.add_stream("aac", rate=16000, layout="mono") if sound_seconds else None
+        if prepare is not None:
+            prepare(container, stream)
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(numbered_image(number, size), format="rgb24")
+            shown = number if numbers is None else numbers[number]
+            frame = av.VideoFrame.from_ndarray(numbered_image(shown, size, colours), format="rgb24")
             frame.pts = ticks[number] if ticks is not None else first_tick + number
             frame.time_base = stream.codec_context.time_base
+            if change is not None:
+                frame = change(frame)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if sound is not None:

@@ -1,0 +1,411 @@
+"""`mmla data import` on miniature originals: every clip is found, and shows exactly its frames of the source."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+import harness_ext.imports.placing as placing
+from harness_ext import evaluate
+from harness_ext.frame_policy import FramePolicy
+from harness_ext.imports.packed import is_packed
+from harness_ext.video import decode
+from mmla_tasks.documents import Dataset, clip_counts
+from mmla_tasks.errors import ModelError
+from mmla_tasks.segments import SEGMENTS, read_segments
+from mmla_tasks.sources import SOURCES
+
+from .loopback import Loopback
+from .originals import DIALOGUES, FRAMES, NTSC, draw_iemocap, draw_mosi
+
+ALL_FRAMES = FramePolicy(num_frames=10_000)
+EMOTIONS = ["angry", "happy", "sad", "neutral", "frustrated", "excited"]
+MOSI_ROWS = [
+    ("c7UH_rxdZv4$_$1", "sentence number 1 of it", "negative"),
+    ("c7UH_rxdZv4$_$2", "sentence number 2, of it", "positive"),
+    ("-HeZS2-Prhc$_$10", "and he was still boring", "negative"),
+]
+
+
+@pytest.fixture(scope="session")
+def iemocap(draw: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_iemocap(draw, tmp_path_factory.mktemp("iemocap"))
+
+
+@pytest.fixture(scope="session")
+def mosi(draw: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_mosi(draw, tmp_path_factory.mktemp("mosi"), {"c7UH_rxdZv4": 3, "-HeZS2-Prhc": 10})
+
+
+@pytest.fixture
+def root(tmp_path: Path, tsv: Callable[..., Path]) -> Path:
+    """Texts of IEMOCAP (train and test), IEMOCAP-DA and MOSI for the miniature originals."""
+    root = tmp_path / "data"
+    turns = {f"{d}_{turn}": text for d, turns in DIALOGUES.items() for turn, (_, _, text) in turns.items()}
+    rows = [(id, text, "neutral") for id, text in turns.items()]
+    tsv(root / "IEMOCAP" / "train.tsv", [row for row in rows if row[0].startswith("Ses01")])
+    tsv(root / "IEMOCAP" / "test.tsv", [row for row in rows if row[0].startswith("Ses05")])
+    tsv(root / "IEMOCAP-DA" / "test.tsv", [(id, text, "question") for id, text, _ in rows if "F00" in id])
+    tsv(root / "MOSI" / "test.tsv", MOSI_ROWS)
+    return root
+
+
+@pytest.fixture
+def imported(root: Path, mmla: Callable[..., Any]) -> Callable[..., tuple[int, str]]:
+    """Run the verb on the data root; gives status and what was printed."""
+
+    def call(*arguments: object) -> tuple[int, str]:
+        ran = mmla("data", "import", *arguments, "--data_dir", root)
+        return ran.status, ran.out + ran.err
+
+    return call
+
+
+def documents(root: Path, name: str, split: str = "test") -> dict[str, Any]:
+    labels = {"IEMOCAP": EMOTIONS, "MOSI": ["positive", "negative"]}.get(name, ["question"])
+    read = Dataset.in_root(root, name).read(split, labels=labels, dimension="x", with_clips=True)
+    return {document["id"]: document for document in read.documents}
+
+
+def test_every_utterance_shows_exactly_its_frames_of_the_dialogue(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], draw: ModuleType
+) -> None:
+    status, said = imported("iemocap", iemocap)
+    assert status == 0, said
+    everything = documents(root, "IEMOCAP", "train") | documents(root, "IEMOCAP")
+    assert clip_counts(everything.values()) == (8, 0)
+    assert clip_counts(documents(root, "IEMOCAP-DA").values()) == (4, 0)
+    for dialogue, turns in DIALOGUES.items():
+        for turn, (start, end, _) in turns.items():
+            frames = decode(everything[f"{dialogue}_{turn}"]["clip"], ALL_FRAMES)
+            shown = [draw.read_number(image) for image in frames.frames_THWC]
+            first, stop = (math.ceil(Fraction(f"{seconds:.4f}") * NTSC) for seconds in (start, end))
+            assert shown == list(range(first, stop)), f"{dialogue}_{turn}"
+
+
+def test_one_import_serves_both_datasets_by_hard_link(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    imported("iemocap", iemocap)
+    original = iemocap / "Session5" / "dialog" / "avi" / "DivX" / "Ses05F_impro02.avi"
+    for name in ("IEMOCAP", "IEMOCAP-DA"):
+        place = root / name / "video" / "whole" / original.name
+        assert place.samefile(original) and not place.is_symlink()
+
+
+def test_packed_pictures_get_packets_of_their_own(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], draw: ModuleType
+) -> None:
+    original = iemocap / "Session1" / "dialog" / "avi" / "DivX" / "Ses01M_script01_1b.avi"
+    assert is_packed(original)
+    _, said = imported("iemocap", iemocap)
+    place = root / "IEMOCAP" / "video" / "whole" / original.name
+    assert "1 copied with their pictures unpacked" in said
+    with av.open(str(place)) as container:
+        (sound,) = container.streams.audio
+        assert sum(packet.size for packet in container.demux(sound)) == 2 * 96_000
+    assert not place.samefile(original) and place.samefile(root / "IEMOCAP-DA" / "video" / "whole" / original.name)
+    clip = dict(path=str(place), start_seconds=0.0, end_seconds=None, size=None, mtime_ns=None)
+    frames = decode(clip, ALL_FRAMES)  # type: ignore[arg-type]
+    assert [draw.read_number(image) for image in frames.frames_THWC] == list(range(FRAMES))
+
+
+def test_tasks_find_the_clips(
+    iemocap: Path,
+    mosi: Path,
+    root: Path,
+    imported: Callable[..., tuple[int, str]],
+    mmla: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    imported("iemocap", iemocap)
+    imported("mosi", mosi)
+    tasks = "mmla_emotion_iemocap,mmla_dialogue_act_iemocap,mmla_sentiment_mosi"
+    ran = mmla(
+        "run", "--model", "mmla-echo", "--tasks", tasks, "--data_dir", root, "--run_dir", tmp_path / "run",
+        "--limit", 2, "--require_all",
+    )  # fmt: skip
+    assert ran.status == 0, ran.err
+    listed = mmla("ls", "mmla_emotion", "--data_dir", root).out
+    assert "✓ clips" in next(line for line in listed.splitlines() if "mmla_emotion_iemocap" in line)
+
+
+def test_a_server_is_sent_the_frames_of_the_utterance_or_told_why_not(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], draw: ModuleType
+) -> None:
+    imported("iemocap", iemocap)
+    server = Loopback(answer_of=lambda body: "emotion: neutral")
+    with server.serving() as url:
+        args = {"model": "m", "base_url": url, "num_frames": 3, "clips_as": "images"}
+        evaluate("mmla-api", "mmla_emotion_iemocap", data_dir=root, model_args=args)
+        files = {"model": "m", "base_url": url, "clips_as": "video"}
+        with pytest.raises(ModelError, match="is a part of one"):
+            evaluate("mmla-api", "mmla_emotion_iemocap", data_dir=root, model_args=files)
+    sent = set()
+    for call in server.calls:
+        urls = [part["image_url"]["url"] for part in call.body["messages"][0]["content"][:-1]]
+        pictures = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+        sent.add(tuple(draw.read_number(np.asarray(picture)) for picture in pictures))
+    assert sent == {(10, 19, 29), (128, 150, 172)}
+
+
+def test_a_dry_run_writes_nothing_and_lists_what_is_missing(
+    iemocap: Path, root: Path, tsv: Callable[..., Path], imported: Callable[..., tuple[int, str]]
+) -> None:
+    rows = [("Ses05F_impro02_F000", "They sent me a letter.", "neutral"), ("Ses05F_impro02_F009", "No.", "sad")]
+    tsv(root / "IEMOCAP" / "test.tsv", [*rows, ("Ses04M_impro03_F000", "Yes.", "sad")])
+    before = sorted(root.rglob("*"))
+    status, said = imported("iemocap", iemocap, "--dry_run")
+    assert status == 1 and sorted(root.rglob("*")) == before
+    assert "3 dialogues, times of 8 utterances" in said
+    assert "missing: 2 rows" in said and "no Ses04M_impro03.avi: Ses04M_impro03_F000" in said
+    assert "no times in EmoEvaluation/Ses05F_impro02.txt" in said
+    assert "dry run: nothing was written" in said
+    (line,) = [line for line in said.splitlines() if line.split()[:2] == ["test", "3"]]
+    assert line.split() == ["test", "3", "1", "2"]
+
+
+def test_the_second_time_everything_is_there_before(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    imported("iemocap", iemocap)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.avi")}
+    status, said = imported("iemocap", iemocap)
+    assert status == 0 and "6 there before" in said
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.avi")} == before
+
+
+@pytest.mark.parametrize(
+    "folder", ["..", "Session1", "Session5/dialog", "Session1/dialog/avi/DivX", "Session1/dialog/EmoEvaluation"]
+)
+def test_a_folder_too_high_or_too_deep_is_understood(
+    iemocap: Path, imported: Callable[..., tuple[int, str]], folder: str
+) -> None:
+    status, said = imported("iemocap", iemocap / folder, "--dry_run")
+    assert status == 0 and "3 dialogues" in said
+
+
+def test_a_wrong_folder_says_what_was_looked_for(
+    tmp_path: Path, iemocap: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    (tmp_path / "wrong" / "MELD").mkdir(parents=True)
+    for name, looked in (("iemocap", "Session1/dialog/avi/DivX/"), ("mosi", "Raw/Video/Segmented/")):
+        status, said = imported(name, tmp_path / "wrong")
+        assert status == 2 and looked in said and re.search(r"there +MELD\n", said), said
+    status, said = imported("iemocap", iemocap / "Session1" / "dialog" / "transcriptions" / "Ses01F_impro01.txt")
+    assert status == 2 and "is a file" in said
+
+
+def changed(iemocap: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(iemocap, tmp_path / "changed"))
+
+
+def test_impossible_times_are_counted_and_named(
+    iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    top = changed(iemocap, tmp_path)
+    judged = top / "Session5" / "dialog" / "EmoEvaluation" / "Ses05F_impro02.txt"
+    judged.write_text(
+        judged.read_text().replace("[0.3333 - 1.0000]", "[1.0000 - 1.0000]").replace("- 5.7500", "- 6.5000")
+    )
+    status, said = imported("iemocap", top)
+    assert status == 1
+    assert "no length: 1 s to 1 s: Ses05F_impro02_F000" in said
+    assert "ends at 6.5 s; Ses05F_impro02.avi at 6.006 s: Ses05F_impro02_M000" in said
+    assert clip_counts(documents(root, "IEMOCAP").values()) == (1, 1)
+    judged.write_text(judged.read_text().replace("[4.2500 -", "[6.0070 -"))
+    status, said = imported("iemocap", top, "--dry_run")
+    assert status == 1 and "starts at 6.007 s; Ses05F_impro02.avi ends at 6.006 s: Ses05F_impro02_M000" in said
+
+
+def test_a_damaged_dialogue_costs_its_rows_alone(
+    iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    top = changed(iemocap, tmp_path)
+    (top / "Session5" / "dialog" / "avi" / "DivX" / "Ses05F_impro02.avi").write_bytes(b"")
+    status, said = imported("iemocap", top)
+    assert status == 1 and "Ses05F_impro02.avi can't be read: the file is empty" in said
+    assert clip_counts(documents(root, "IEMOCAP").values()) == (0, 2)
+    assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
+
+
+def test_two_files_of_one_name_must_hold_the_same(
+    iemocap: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    top = changed(iemocap, tmp_path)
+    first = top / "Session1" / "dialog" / "avi" / "DivX" / "Ses01F_impro01.avi"
+    twin = top / "copy" / first.name
+    twin.parent.mkdir()
+    shutil.copyfile(first, twin)
+    assert imported("iemocap", top, "--dry_run")[0] == 0
+    twin.write_bytes(first.read_bytes()[:-1] + b"x")
+    status, said = imported("iemocap", top, "--dry_run")
+    assert status == 1 and "several files Ses01F_impro01.avi, with different content" in said
+
+
+def test_where_no_link_can_be_made_files_are_copied(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refused)
+    status, said = imported("iemocap", iemocap)
+    assert status == 0 and "5 copied, 1 copied with" in said, said
+    assert clip_counts(documents(root, "IEMOCAP").values()) == (2, 0)
+    assert "6 there before" in imported("iemocap", iemocap)[1]
+    assert not list(root.rglob(".importing-*"))
+
+
+def test_a_symbolic_link_is_followed_not_shared(
+    iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    top = changed(iemocap, tmp_path)
+    linked = top / "Session5" / "dialog" / "avi" / "DivX" / "Ses05F_impro02.avi"
+    elsewhere = linked.rename(tmp_path / "elsewhere.avi")
+    linked.symlink_to(elsewhere)
+    imported("iemocap", top)
+    shutil.rmtree(top)
+    place = root / "IEMOCAP" / "video" / "whole" / linked.name
+    assert place.samefile(elsewhere) and not place.is_symlink()
+
+
+def test_too_little_room_is_said_before_anything_is_copied(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "_linked", lambda *_: False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    status, said = imported("iemocap", iemocap)
+    assert status == 2 and "no room for the clips" in said
+    assert not list(root.rglob("*.avi"))
+
+
+@pytest.mark.parametrize("fails_at", range(6))
+def test_an_import_that_breaks_off_leaves_whole_files_and_goes_on(
+    iemocap: Path,
+    root: Path,
+    imported: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    fails_at: int,
+) -> None:
+    calls, real = iter(range(100)), placing._bring
+
+    def breaks(source: Path, aside: Path, unpacked: bool) -> placing.How:
+        if next(calls) == fails_at:
+            aside.write_bytes(source.read_bytes()[:1000])
+            raise KeyboardInterrupt
+        return real(source, aside, unpacked)
+
+    monkeypatch.setattr(placing, "_bring", breaks)
+    assert imported("iemocap", iemocap, "--workers", 2)[0] == 130
+    for path in root.rglob("whole/Ses*.avi"):
+        assert path.stat().st_size > 1000
+    for name in ("IEMOCAP", "IEMOCAP-DA"):
+        for segment in read_segments(root / name / "video").values():
+            assert (root / name / "video" / segment.file).exists()
+    monkeypatch.setattr(placing, "_bring", real)
+    assert imported("iemocap", iemocap)[0] == 0
+    assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
+    assert not list(root.rglob(".importing-*"))
+
+
+def test_a_second_import_at_the_same_time_is_refused(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    from filelock import FileLock
+
+    (root / "IEMOCAP" / "video").mkdir()
+    with FileLock(root / "IEMOCAP" / "video" / ".import.lock"):
+        status, said = imported("iemocap", iemocap)
+    assert status == 2 and "another import is at work" in said
+
+
+def test_sessions_can_come_one_by_one(
+    iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    for session, missing in (("Session1", 1), ("Session5", 1)):
+        shutil.copytree(iemocap / session, tmp_path / session / session)
+        assert imported("iemocap", tmp_path / session)[0] == missing
+    assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
+    assert clip_counts(documents(root, "IEMOCAP").values()) == (2, 0)
+
+
+def test_a_damaged_table_of_segments_is_told_before_anything_is_placed(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    table = root / "IEMOCAP" / "video" / SEGMENTS
+    table.parent.mkdir()
+    table.write_text("id\tfile\tstart_seconds\tend_seconds\na_F000\twhole/a.avi\t5\t4\na_F001\twhole/a.avi\tsoon\t4\n")
+    status, said = imported("iemocap", iemocap)
+    assert status == 2 and "line 2, id a_F000: 5 to 4" in said and "line 3, id a_F001: soon to 4" in said
+    assert not list(root.rglob("*.avi"))
+    table.unlink()
+    assert imported("iemocap", iemocap)[0] == 0
+
+
+def test_the_next_step_of_restricted_datasets_is_the_import() -> None:
+    commands = {name: source.next_step_for_videos for name, source in SOURCES.items() if source.restricted}
+    assert all("mmla data import iemocap PATH" in commands[name] for name in ("IEMOCAP", "IEMOCAP-DA"))
+    assert "mmla data import mosi PATH" in commands["MOSI"] and len(commands) == 3
+
+
+@pytest.mark.parametrize("layout", ["original", "by folder"])
+def test_mosi_clips_are_shared_as_they_are(
+    mosi: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]], layout: str
+) -> None:
+    top = mosi
+    if layout == "by folder":
+        top = tmp_path / "MOSI" / "Raw"
+        for clip in (mosi / "Video" / "Segmented").iterdir():
+            video, _, number = clip.stem.rpartition("_")
+            (top / video).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(clip, top / video / f"{number}.mp4")
+    status, said = imported("mosi", top)
+    assert status == 0, said
+    for id, document in documents(root, "MOSI").items():
+        place = Path(document["clip"]["path"])
+        assert place.name == f"MOSI_{id}.mp4"
+        assert decode(document["clip"], ALL_FRAMES).source_frames == 10 + int(id.split("$_$")[1])
+    assert "not used: 10 files" in said and not (root / "MOSI" / "video" / SEGMENTS).exists()
+    if layout == "original":
+        assert "2 of 3 agree with the distribution's transcripts" in said and "-HeZS2-Prhc$_$10" in said
+
+
+def test_a_clip_of_ones_own_is_left_alone(mosi: Path, root: Path, imported: Callable[..., tuple[int, str]]) -> None:
+    own = root / "MOSI" / "video" / "MOSI_c7UH_rxdZv4$_$1.mp4"
+    own.parent.mkdir()
+    own.write_bytes(b"mine")
+    status, said = imported("mosi", mosi)
+    assert status == 1 and own.read_bytes() == b"mine" and "left alone: other files" in said and str(own) in said
+
+
+def test_whole_videos_alone_are_not_guessed_at(
+    mosi: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    shutil.copytree(mosi / "Video" / "Full", tmp_path / "Raw" / "Video" / "Full")
+    status, said = imported("mosi", tmp_path / "Raw")
+    assert status == 2 and "no MOSI clips" in said and "there are whole videos" in said
+
+
+def test_without_texts_nothing_says_which_clips_are_wanted(
+    iemocap: Path, tmp_path: Path, mmla: Callable[..., Any]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    ran = mmla("data", "import", "iemocap", iemocap, "--data_dir", tmp_path / "empty")
+    assert ran.status == 2 and "no texts of IEMOCAP or IEMOCAP-DA" in ran.err
+    ran = mmla("data", "import", "iemocap", iemocap)
+    assert ran.status == 2 and "a data root, and none is named" in ran.err
