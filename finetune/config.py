@@ -117,8 +117,8 @@ class Config(Section):
     data_dir: str | None = None
     data_revision: str | None = None
     modality: Literal["text+video", "text", "video"] | None = None
-    """What the model is shown; None as each task says. With ``text``, `frames` and `train_vision` change nothing, so that
-    one flag makes the text-only run of a config."""
+    """What the model is shown; None as each task says. With ``text``, `frames` and `train_vision` change nothing: one
+    flag makes the text-only run of a config."""
     output_dir: Path = Path("runs/finetune")
     adapter: Literal["lora", "none"] = "lora"
     """``none`` trains the weights of the model itself."""
@@ -170,6 +170,11 @@ class Config(Section):
         if found:
             raise ValueError("\n".join(found))
         return self
+
+    @property
+    def trains_vision(self) -> bool:
+        """Whether the vision tower learns: what is never used would have no gradient."""
+        return self.train_vision and self.modality != "text"
 
     @property
     def steps_between_saves(self) -> int:
