@@ -188,7 +188,7 @@ class Config(Section):
 
 def _contradictions(config: Config) -> Iterator[str]:
     """Faults between keys, as ``key: what``."""
-    if config.adapter == "none" and "lora" in config.model_fields_set:
+    if config.adapter == "none" and config.lora != Lora():
         yield "lora: goes with `adapter: lora`, and `adapter: none` is asked for"
     try:
         _ = config.frames.policy
