@@ -148,6 +148,8 @@ def training_arguments(config: Config, output: Output, deepspeed: dict[str, Any]
 
     from finetune.model import precision
 
+    import torch
+
     shows_clips = config.modality != "text"
     return TrainingArguments(
         output_dir=str(output.path / "trainer"),
@@ -160,6 +162,7 @@ def training_arguments(config: Config, output: Output, deepspeed: dict[str, Any]
         bf16=precision(config) == "bfloat16",
         **({"gradient_checkpointing": True} if config.gradient_checkpointing else {}),
         deepspeed=deepspeed,
+        use_cpu=not torch.cuda.is_available(),  # or, under DeepSpeed, each process takes itself for the only one
         seed=config.seed,
         max_steps=1,  # set when the data is known
         logging_strategy="no",
