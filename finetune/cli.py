@@ -9,12 +9,14 @@ from mmla_tasks.errors import UsageError, suggest
 SUB_VERBS = {
     "run": "train on a config, select by label accuracy on dev, and evaluate",
     "recipe": "print the published hyperparameters of a model and a dataset as a config",
+    "merge": "write an adapter and its base as one model, and compare the two",
 }
 
 EXAMPLES = """\
 examples:
   mmla finetune recipe --model qwen2-vl-7b --dataset mintrec > config.yaml
   mmla finetune run config.yaml --learning_rate 5e-5 --output_dir runs/sft
+  mmla finetune merge runs/sft/adapter --output models/sft --check
   torchrun --nproc_per_node 2 -m harness_ext.cli finetune run config.yaml --deepspeed zero3
 """
 

@@ -1,4 +1,4 @@
-"""`mmla finetune run CONFIG`: train, select, save. The same command goes on where it stopped."""
+"""`mmla finetune run CONFIG`: train, select, save, evaluate. The same command goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def main(arguments: list[str]) -> int:
     if Ranks.of_environment().is_first:
         for line in closing_lines(record, config.output_dir):
             console.print(line, highlight=False)
+    if config.evaluate.test:
+        from finetune.evaluation import evaluate
+        from finetune.output import Output
+
+        trained = Output(config.output_dir, config, {}).selected
+        evaluate(config, trained, lambda line: console.print(line, highlight=False, soft_wrap=True))
     return 0
 
 

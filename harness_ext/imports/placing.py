@@ -19,7 +19,7 @@ from typing import Final, Literal
 from harness_ext.imports.distributions import Distribution, Piece
 from harness_ext.imports.matching import Wanted
 from harness_ext.imports.packed import is_packed, unpack
-from mmla_tasks.errors import DataError
+from mmla_tasks.errors import ClipError, DataError
 from mmla_tasks.segments import Segment, read_segments, write_segments
 
 WHOLE: Final = "whole"
@@ -27,7 +27,7 @@ WHOLE: Final = "whole"
 _ASIDE: Final = ".importing-"
 
 How = Literal["linked", "copied", "unpacked", "there", "kept"]
-"""What was done for a file. ``there``: it was there before. ``kept``: another file of that name was there before."""
+"""What was done for a file. ``there``: it was there before. ``kept``: another video of that name was there before."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Placed:
 
     files: Counter[How] = field(default_factory=Counter)
     kept: list[Path] = field(default_factory=list)
-    """Files of the same names but other content, that were there before and were left alone."""
+    """Videos of the same names but other content, that were there before and were left alone."""
 
 
 def targets_of(found: Distribution, wanted: Sequence[Wanted]) -> dict[Path, list[Path]]:
@@ -126,8 +126,10 @@ def _place(original: Path, places: Sequence[Path]) -> dict[Path, How]:
 
 
 def _share(source: Path, place: Path, *, unpacked: bool = False) -> How:
-    if place.exists():
-        return "there" if _is_of(source, place, any_size=unpacked) else "kept"
+    if place.exists() and _is_of(source, place, any_size=unpacked):
+        return "there"
+    if place.exists() and _can_be_read(place):
+        return "kept"
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = place.with_name(_ASIDE + place.name)
     aside.unlink(missing_ok=True)
@@ -163,6 +165,17 @@ def _is_of(source: Path, place: Path, *, any_size: bool) -> bool:
     a, b = source.stat(), place.stat()
     same_time = abs(a.st_mtime - b.st_mtime) <= 2  # some disks know times to two seconds
     return same_time and (any_size or a.st_size == b.st_size)
+
+
+def _can_be_read(place: Path) -> bool:
+    """Whether a video may be somebody's own: a damaged one is only in the way."""
+    from harness_ext.video import probe
+
+    try:
+        probe(str(place))
+    except ClipError:
+        return False
+    return True
 
 
 def _check_space(targets: Mapping[Path, Sequence[Path]]) -> None:

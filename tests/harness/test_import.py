@@ -385,12 +385,19 @@ def test_mosi_clips_are_shared_as_they_are(
         assert "2 of 3 agree with the distribution's transcripts" in said and "-HeZS2-Prhc$_$10" in said
 
 
-def test_a_clip_of_ones_own_is_left_alone(mosi: Path, root: Path, imported: Callable[..., tuple[int, str]]) -> None:
-    own = root / "MOSI" / "video" / "MOSI_c7UH_rxdZv4$_$1.mp4"
-    own.parent.mkdir()
-    own.write_bytes(b"mine")
+def test_a_clip_of_ones_own_is_left_alone_and_a_damaged_one_replaced(
+    mosi: Path, root: Path, imported: Callable[..., tuple[int, str]], draw: ModuleType
+) -> None:
+    imported("mosi", mosi)
+    own, damaged = (root / "MOSI" / "video" / f"MOSI_c7UH_rxdZv4$_${n}.mp4" for n in (1, 2))
+    original = mosi / "Video" / "Segmented" / "c7UH_rxdZv4_2.mp4"
+    for path in (own, damaged):
+        path.unlink()
+    mine = draw.draw_clip(own, frames=3).read_bytes()
+    damaged.write_bytes(original.read_bytes()[:1000])
     status, said = imported("mosi", mosi)
-    assert status == 1 and own.read_bytes() == b"mine" and "left alone: other files" in said and str(own) in said
+    assert status == 1 and own.read_bytes() == mine and "left alone: other videos" in said and str(own) in said
+    assert damaged.samefile(original)
 
 
 def test_whole_videos_alone_are_not_guessed_at(
@@ -407,5 +414,5 @@ def test_without_texts_nothing_says_which_clips_are_wanted(
     (tmp_path / "empty").mkdir()
     ran = mmla("data", "import", "iemocap", iemocap, "--data_dir", tmp_path / "empty")
     assert ran.status == 2 and "no texts of IEMOCAP or IEMOCAP-DA" in ran.err
-    ran = mmla("data", "import", "iemocap", iemocap)
-    assert ran.status == 2 and "a data root, and none is named" in ran.err
+    ran = mmla("data", "import", "iemocap", iemocap, "--data_dir", "sample")
+    assert ran.status == 2 and "`sample` is drawn by code" in ran.err
