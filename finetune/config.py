@@ -188,6 +188,8 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "frames: nothing is shown with `modality: text`"
     if config.modality == "text" and config.train_vision:
         yield "train_vision: nothing is shown with `modality: text`"
+    if config.on_bad_clip == "text" and (config.deepspeed or "").startswith("zero3"):
+        yield "on_bad_clip: `text` makes batches without clips, for which others under zero3 wait: `error` or `skip`"
     try:
         _ = config.frames.policy
     except UsageError as error:

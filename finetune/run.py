@@ -144,11 +144,10 @@ def _positions(backend: Any, inputs: Mapping[str, Any]) -> Any:
 
 def training_arguments(config: Config, output: Output, deepspeed: dict[str, Any] | None) -> Any:
     """What `Trainer` is told."""
+    import torch
     from transformers import TrainingArguments
 
     from finetune.model import precision
-
-    import torch
 
     shows_clips = config.modality != "text"
     return TrainingArguments(
