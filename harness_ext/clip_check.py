@@ -15,11 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from harness_ext.clip_facts import Facts, FactStore
-from harness_ext.session import WITHOUT_CLIP, missing_clip
+from harness_ext.session import WITHOUT_CLIP, mending_command, missing_clip
 from harness_ext.video import Probe, probe_all, reader_versions
 from mmla_tasks.errors import ClipError, ClipFault
 from mmla_tasks.records import Clip, Document
-from mmla_tasks.sources import SOURCES
 
 Probed = Probe | ClipError
 """What is known of a clip file: what its packets tell, or what is wrong with it."""
@@ -201,13 +200,3 @@ def _fault(task: str, doc_id: str, clip: Clip, known: Mapping[str, Probed]) -> C
     if not isinstance(error, ClipError):
         return None
     return ClipError(f"clip for {task} id {doc_id} can't be read", error.details, fault=error.fault)
-
-
-def mending_command(dataset: str) -> str | None:
-    """The command that brings the clips of a dataset again; None for one that is not MMLA's."""
-    source = SOURCES.get(dataset)
-    if source is None:
-        return None
-    if source.restricted:
-        return f"mmla data import {'mosi' if dataset == 'MOSI' else 'iemocap'} PATH"
-    return f"mmla data download {dataset} --repair"

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness_ext.catalogue import Catalogue, packaged_labels
-from harness_ext.clip_check import PASSING, Probed, check_clips, mending_command, probe_files
+from harness_ext.clip_check import PASSING, Probed, check_clips, probe_files
 from harness_ext.clip_facts import Facts, FactStore
 from harness_ext.frame_policy import FramePolicy
+from harness_ext.session import mending_command
 from harness_ext.taskfile import TaskFile, dataset_beside
 from harness_ext.video import Probe, clip_digest, decode, reader_versions
 from mmla_tasks.documents import Dataset

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -20,8 +21,10 @@ from harness_ext.prefetch import DecodeLimits
 from harness_ext.ranks import Ranks
 from harness_ext.requests import Request, Response
 from harness_ext.timings import Timings
+from mmla_tasks.documents import VIDEO_FOLDER
 from mmla_tasks.errors import ClipError, UsageError
 from mmla_tasks.records import Clip
+from mmla_tasks.sources import SOURCES
 
 
 class Backend(Protocol):
@@ -333,10 +336,23 @@ def _is_sampled(request: Request) -> bool:
 
 
 WITHOUT_CLIP = "run with --on_bad_clip skip      --modality text asks without video"
-NEXT_WITHOUT_CLIP = f"get the clip, or {WITHOUT_CLIP}"
 
 
-def missing_clip(task: str, doc_id: str, clip: Clip, next: str = NEXT_WITHOUT_CLIP) -> ClipError:
+def mending_command(dataset: str) -> str | None:
+    """What brings the clips of a dataset again; None for one that is not MMLA's."""
+    source = SOURCES.get(dataset)
+    if source is None:
+        return None
+    return f"mmla data download {dataset} --repair" if source.videos_published else source.next_step_for_videos
+
+
+def _next_without(clip: Clip) -> str:
+    """What brings the clip, where its folder is one of the benchmark's, and what does without it."""
+    folder = next((path.parent.name for path in Path(clip["path"]).parents if path.name == VIDEO_FOLDER), "")
+    return f"{mending_command(folder) or 'get the clip'}      or {WITHOUT_CLIP}"
+
+
+def missing_clip(task: str, doc_id: str, clip: Clip, next: str | None = None) -> ClipError:
     """The error for a clip that is not there or empty."""
     missing = clip["size"] is None
     state = "is missing" if missing else "can't be read"
@@ -345,7 +361,7 @@ def missing_clip(task: str, doc_id: str, clip: Clip, next: str = NEXT_WITHOUT_CL
         fault="missing" if missing else "empty",
         file=f"{clip['path']} ({'missing' if missing else '0 bytes'})",
         why=None if missing else "the file is empty; the archive may have been extracted only in part",
-        next=next,
+        next=next or _next_without(clip),
     )
 
 

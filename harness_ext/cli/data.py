@@ -10,7 +10,8 @@ from importlib import import_module
 from pathlib import Path
 
 from mmla_tasks.errors import UsageError
-from mmla_tasks.root import DATA_DIR_VARIABLE, download_folder
+from mmla_tasks.places import download_folder
+from mmla_tasks.root import DATA_DIR_VARIABLE
 
 VERBS = {
     "status": ("harness_ext.cli.data_status", "what is there of texts and clips, what is missing, and what to do next"),

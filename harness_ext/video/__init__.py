@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.frame_policy import FramePolicy
-from harness_ext.video.digests import cache_folder, clip_digest
+from harness_ext.video.digests import clip_digest
 from harness_ext.video.files import UnreadableError, clip_error, source_of
 from harness_ext.video.frames import Frames, fingerprint, frames_metadata, pixel_digest, reader_versions
 from harness_ext.video.isolation import WORKERS, Answer, bounds, raise_fault
 from harness_ext.video.probing import Probe
 from harness_ext.video.sheet import contact_sheet
 from mmla_tasks.errors import ClipError
+from mmla_tasks.places import cache_folder
 from mmla_tasks.records import Clip
 
 if TYPE_CHECKING:
