@@ -190,6 +190,8 @@ def _contradictions(config: Config) -> Iterator[str]:
     """Faults between keys, as ``key: what``."""
     if config.adapter == "none" and config.lora != Lora():
         yield "lora: goes with `adapter: lora`, and `adapter: none` is asked for"
+    if config.on_bad_clip == "text" and (config.deepspeed or "").startswith("zero3"):
+        yield "on_bad_clip: `text` makes batches without clips, for which others under zero3 wait: `error` or `skip`"
     try:
         _ = config.frames.policy
     except UsageError as error:
