@@ -158,8 +158,7 @@ def training_arguments(config: Config, output: Output, deepspeed: dict[str, Any]
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         bf16=precision(config) == "bfloat16",
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
+        **({"gradient_checkpointing": True} if config.gradient_checkpointing else {}),
         deepspeed=deepspeed,
         seed=config.seed,
         max_steps=1,  # set when the data is known

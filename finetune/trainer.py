@@ -264,6 +264,18 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
 
     # ---- saving --------------------------------------------------------------------------------------------------
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load weights as they were saved. Of models that see, files name layers otherwise than the model itself.
+
+        `Trainer` reads a whole model's file name by name, finds none of its layers, warns, and goes on with the weights
+        of the start.
+        """
+        if self.config.adapter == "lora":
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint beside its place, and rename it when all of it is on the disk."""
         target = self.output.checkpoints / f"checkpoint-{self.state.global_step}"
