@@ -62,8 +62,8 @@ def a_round(at: Path, model: Path, rows: int, environment: dict[str, str], runs:
     mmla = [sys.executable, "-m", "harness_ext.cli"]
     environment = {**environment, "MMLA_CACHE_DIR": str(at / "cache")}
     commands = [
-        [*mmla, "run", "--model", "mmla-hf", "--model_args", f"pretrained={model},num_frames=2,dtype=float32", "--tasks", TASKS,
-         "--answer", "rank", "--data_dir", f"sample:{rows}", "--run_dir", str(at / f"run{n}")]
+        [*mmla, "run", "--model", "mmla-hf", "--model_args", f"pretrained={model},num_frames=2,dtype=float32",
+         "--tasks", TASKS, "--answer", "rank", "--data_dir", f"sample:{rows}", "--run_dir", str(at / f"run{n}")]
         for n in range(runs)
     ]  # fmt: skip
     commands.append([*mmla, "data", "download", "--data_dir", str(at / "data")])
@@ -97,8 +97,9 @@ def digest_of(root: Path) -> str:
 
 def cache_faults(cache: Path) -> list[str]:
     """Entries of the cache whose digest does not hold, and stores that do not open."""
-    faults = []
-    for file in (cache / "frames").glob("*/*"):
+    files = [file for file in (cache / "frames").rglob("*") if file.is_file()]
+    faults = [] if files else ["no frames were kept: the round proves nothing"]
+    for file in files:
         digest, _, rest = file.read_bytes().partition(b"\n")
         facts, _, pixels = rest.partition(b"\n")
         whole = hashlib.sha256(facts).hexdigest().encode() == digest
