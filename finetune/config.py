@@ -148,6 +148,8 @@ class Config(Section):
     """One of `DEEPSPEED`, or a DeepSpeed configuration in JSON."""
     max_length: Count | None = None
     """Tokens of an example; longer ones are an error and never cut. None: what the model's positions reach."""
+    workers: Annotated[int, Number, Field(ge=0)] = 2
+    """Processes that decode clips and make tensors ahead of the model; texts need none."""
     mixture: Mixture = Mixture()
     selection: Selection = Selection()
     save_every: Count | None = None

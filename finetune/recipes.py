@@ -117,7 +117,7 @@ class Recipe:
         )
         yield from _comment(self._unstated(), bullet=True)
         yield "#"
-        yield "# mmla finetune check FILE lists what does not fit; mmla finetune run FILE trains; every key is a flag too."
+        yield "# mmla finetune check FILE lists what does not fit; mmla finetune run FILE trains; keys are flags too."
 
     def _published(self) -> str:
         """What the paper reports for this model, where it does."""

@@ -28,7 +28,7 @@ from harness_ext.frame_policy import FramePolicy
 from harness_ext.video import Frames
 from mmla_tasks.records import Clip
 
-__all__ = ["FrameCache", "frames_of"]
+__all__ = ["FrameCache", "frame_cache_bytes", "frames_of"]
 
 SIZE_VARIABLE: Final = "MMLA_FRAME_CACHE_GB"
 DEFAULT_GB: Final = 4.0
@@ -79,7 +79,7 @@ _decoding: dict[tuple[Any, ...], Future[Frames]] = {}
 
 
 def _cached(clip: Clip, policy: FramePolicy, who: str) -> Frames:
-    bound = _bound_bytes()
+    bound = frame_cache_bytes()
     if not bound:
         return video.decode(clip, policy, who=who)
     cache, key = _cache_at(video.cache_folder() / "frames", bound), _key(clip, policy, who)
@@ -90,7 +90,12 @@ def _cached(clip: Clip, policy: FramePolicy, who: str) -> Frames:
     return frames
 
 
-def _bound_bytes() -> int:
+def frame_cache_bytes() -> int:
+    """Bytes that the cache of frames may take; 0 where it is off.
+
+    Raises:
+        UsageError: ``MMLA_FRAME_CACHE_GB`` is no size.
+    """
     return int(number_from_environment(SIZE_VARIABLE, DEFAULT_GB, "gigabytes", zero="to keep no frames") * 2**30)
 
 

@@ -1,7 +1,7 @@
 """How an adapter or a model was trained, as `mmla finetune` wrote it beside the weights, for results and readers.
 
-`training.json` holds ``method`` (SFT or IT), ``base``, ``config``, ``data``, ``selection`` and ``overlap``. In results
-`mmla.training` is a list with a block for each adapter that answered, and one for a model that itself was trained::
+`training.json` holds ``method`` (SFT or IT) and what `RECORDED` names. Results list in `mmla.training` a block for
+each adapter that answered, and one for a model that itself was trained::
 
     {"tasks": [...], "adapter": {"path": ..., "digest": ...} or None, "rank": 16, "method": "sft", "base": ..., ...}
 """
@@ -17,7 +17,7 @@ from harness_ext.adapters import TRAINING, Adapter, Adapters
 from harness_ext.catalogue import TEXT_SUFFIX
 from mmla_tasks.errors import ModelError
 
-RECORDED: Final = ("base", "config", "data", "selection", "overlap")
+RECORDED: Final = ("base", "config", "data", "steps", "selection", "overlap", "bad_clips", "merged")
 METHODS: Final = ("sft", "it")
 UNKNOWN: Final = "adapter"
 """Method of a run whose adapters do not say, or not all alike, how they were trained."""
@@ -123,7 +123,7 @@ def sentence(block: Mapping[str, Any]) -> str:
         what = f"adapter {Path(block['adapter']['path']).name}" if block["adapter"] else "trained weights"
         return f"{what}: how it was trained is not known ({TRAINING} is not beside it, or names no method)"
     what = f"LoRA rank {rank}" if (rank := _rank(block)) else "all weights"
-    selected = _selected(block.get("selection") or {})
+    selected = _selected(block.get("selection") or {}, block.get("steps"))
     return "; ".join([", ".join(filter(None, (block["method"].upper(), what, selected))), *_overlaps(block)])
 
 
@@ -134,10 +134,10 @@ def _rank(block: Mapping[str, Any]) -> int | None:
     return block["rank"] or merged
 
 
-def _selected(selection: Mapping[str, Any]) -> str | None:
+def _selected(selection: Mapping[str, Any], steps: int | None) -> str | None:
     if selection.get("step") is None:
         return None
-    of = f" of {selection['steps']:,}" if selection.get("steps") else ""
+    of = f" of {steps:,}" if steps else ""
     by = f" by dev {selection.get('metric', 'acc')} {100 * selection['value']:.1f} %" if "value" in selection else ""
     on = f" on {selection['rows']:,} rows" if selection.get("rows") else ""
     return f"selected at step {selection['step']:,}{of}{by}{on}"

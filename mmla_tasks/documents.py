@@ -129,7 +129,9 @@ class Dataset:
             f"dataset {self.name} has no {split} split" + (f", which {asked_by} needs" if asked_by else ""),
             file=f"{self.files[split]} (missing)",
             there=", ".join(there) or "no TSV files",
-            next=f"get {self.name}/{split}.tsv from the Hub dataset THUIAR/MMLA-Datasets" if self.source else None,
+            next=f"mmla data download {self.name} --texts_only      then name its folder with --data_dir"
+            if self.source
+            else None,
         )
 
     def _attach_clips(self, documents: Documents) -> None:

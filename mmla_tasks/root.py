@@ -11,12 +11,20 @@ from typing import Literal
 
 from mmla_tasks.documents import Dataset
 from mmla_tasks.errors import DataError, MmlaError, UsageError
+from mmla_tasks.received import Received
 from mmla_tasks.sources import HUB_REPOSITORY, SOURCES, SPLITS
 
 DATA_DIR_VARIABLE = "MMLA_DATA_DIR"
 SAMPLE_NOTE = "sample data, not a benchmark score"
 
 Kind = Literal["folder", "sample", "hub"]
+
+
+def download_folder() -> Path:
+    """Where `mmla data download` puts data that nobody gave another place: in the user's data folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("mmla-eval", appauthor=False)) / "data"
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,11 @@ class DataRoot:
     origin: str
     """Who said so: ``--data_dir``, ``MMLA_DATA_DIR`` or ``default``."""
     revision: str | None = None
-    """Hub only: the revision asked for; the resolved commit is in `commit` after the first read."""
+    """Hub only: the revision asked for; `commit` is what it resolved to."""
 
     @classmethod
     def choose(cls, data_dir: str | os.PathLike[str] | None = None, revision: str | None = None) -> DataRoot:
-        """``--data_dir``, else ``MMLA_DATA_DIR``, else the Hub dataset.
+        """``--data_dir``, else ``MMLA_DATA_DIR``, else the Hub dataset, as far as `mmla data download` fetched it.
 
         Raises:
             DataError: a folder that is not there.
@@ -90,13 +98,40 @@ class DataRoot:
                 folder = _sample_folder(self.given, labels_of(), name if with_clips else None, splits, on_progress)
                 return Dataset.in_root(folder, name)
             case "hub":
-                return Dataset.in_root(_hub_folder(name, self.revision), name)
+                return Dataset.in_root(self._downloaded(name) or _hub_folder(name, self.revision), name)
             case "folder":
                 return Dataset.in_root(Path(self.given), name)
 
     def commit(self, name: str) -> str | None:
-        """The Hub commit that `dataset` read from; None for other roots."""
-        return _hub_folder(name, self.revision).name if self.kind == "hub" else None
+        """The Hub commit that the dataset's files came from; None where nothing tells."""
+        if self.kind == "hub" and self._downloaded(name) is None:
+            return _hub_folder(name, self.revision).name
+        folder = download_folder() if self.kind == "hub" else Path(self.given)
+        received = None if self.is_sample else Received.read(folder, name)
+        return received.commit if received else None
+
+    def holds(self, name: str) -> bool:
+        """Whether the dataset is on this machine, or can be made without network."""
+        return self.kind != "hub" or self._downloaded(name) is not None
+
+    def _downloaded(self, name: str) -> Path | None:
+        """The download folder, when it holds this dataset.
+
+        Raises:
+            DataError: It holds another revision than the one asked for.
+        """
+        folder = download_folder()
+        received = Received.read(folder, name)
+        if received is None or not (folder / name).is_dir():
+            return None
+        if self.revision and not received.commit.startswith(self.revision):
+            raise DataError(
+                f"{name} was downloaded from another commit than --data_revision {self.revision}",
+                folder=folder / name,
+                commit=received.commit,
+                next=f"mmla data download {name} --data_revision {self.revision}; a --data_dir of its own keeps both",
+            )
+        return folder
 
 
 def _sample_folder(
@@ -134,5 +169,6 @@ def _hub_folder(name: str, revision: str | None) -> Path:
             "no data root: the texts are neither on this machine nor could they be fetched from the Hub",
             dataset=f"{HUB_REPOSITORY} {name}" + (f" @ {revision}" if revision else ""),
             why=f"{type(error).__name__}: {reason[:200]}",
-            next="name a folder in the Hub layout with --data_dir or MMLA_DATA_DIR, or try --data_dir sample",
+            next=f"mmla data download {name}, where there is a network      or name a folder in the Hub layout with "
+            "--data_dir or MMLA_DATA_DIR, or try --data_dir sample",
         ) from None

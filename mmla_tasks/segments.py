@@ -105,4 +105,5 @@ def _stat(path: Path) -> tuple[int, int] | tuple[None, None]:
 
 
 def _fault(path: Path, why: str) -> DataError:
-    return DataError("the table of segments can't be used", file=path, why=why, next="import the clips again")
+    step = "mend the table, or delete it and import the clips again"
+    return DataError("the table of segments can't be used", file=path, why=why, next=step)

@@ -44,7 +44,7 @@ class Source:
     @property
     def next_step_for_videos(self) -> str:
         """What to type, or where to go, to have the clips."""
-        return self.how_to_get_videos or f"download {self.folder}'s archive from the Hub dataset {HUB_REPOSITORY}"
+        return self.how_to_get_videos or f"mmla data download {self.folder}"
 
     def cluster_of(self, id: str) -> str:
         """Name of the dialogue, video or the like that a row belongs to; the row itself where `clusters` is empty."""
@@ -72,14 +72,13 @@ def _source(
 
 
 def _iemocap(folder: str, train: int, dev: int, test: int) -> Source:
-    videos = f"request IEMOCAP at sail.usc.edu/iemocap, then put the clips into {folder}/video"
     return _source(
         folder,
         train,
         dev,
         test,
         licence="IEMOCAP release form",
-        videos=videos,
+        videos=_IEMOCAP,
         clusters="dialogue",
         recordings="IEMOCAP",
     )

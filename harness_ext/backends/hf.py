@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
@@ -88,13 +88,27 @@ class HFLabelLM(ProcessorLM):
         super().__init__(options)
         self._use(load(source))
 
-    def _use(self, loaded: Loaded) -> None:
+    @classmethod
+    def of(cls, loaded: Loaded, forward: Callable[..., Any] | None = None, **options: Any) -> HFLabelLM:
+        """Make a backend of a model that is in memory already, such as one that is being trained.
+
+        Args:
+            loaded: The model; its weights may change between answers.
+            forward: Runs it, where that is not the model itself: a wrapper that first gathers its weights.
+            **options: Fields of `Options`.
+        """
+        backend = cls.__new__(cls)
+        ProcessorLM.__init__(backend, Options(**options))
+        backend._use(loaded, forward)
+        return backend
+
+    def _use(self, loaded: Loaded, forward: Callable[..., Any] | None = None) -> None:
         from harness_ext.backends.hf_rank import LabelScorer
 
         self.model, self.processor = loaded.model, loaded.processor
         self._loaded, self.loaded_identity, self.adapters = loaded, loaded.identity, loaded.adapters
         self._device = loaded.model.device
-        self._scorer = LabelScorer(loaded.model)
+        self.scorer = LabelScorer(loaded.model, forward)
         self._grammars = Grammars(loaded.tokenizer, vocabulary_size(loaded), self.end_tokens)
         self._bound = batch_bound(self.options, self._device.type)
         self._clip_bytes: dict[FramePolicy, int] = {}
@@ -141,8 +155,8 @@ class HFLabelLM(ProcessorLM):
             self.adapters.check({request.task for request in requests})
         limits, waited_before = decode_limits(), self.decode_wait_seconds
         with Ahead(
-            asking_order(requests, self._text_lengths(requests), self._batch_key),
-            lambda index: self._prepare(requests[index]),
+            asking_order(requests, self.text_lengths(requests), self._batch_key),
+            lambda index: self.tensors_of(requests[index]),
             cost=lambda index: self._cost(requests[index]),
             size=lambda prepared: prepared.nbytes if prepared else 0,
             limits=limits,
@@ -152,7 +166,7 @@ class HFLabelLM(ProcessorLM):
                 self.decode_wait_seconds = waited_before + ahead.waited_seconds
                 yield from answered
 
-    def _text_lengths(self, requests: Sequence[Request]) -> list[int]:
+    def text_lengths(self, requests: Sequence[Request]) -> list[int]:
         """Tokens of each prompt without those of its clip, which nobody has opened yet."""
         chats = [n for n, request in enumerate(requests) if request.chat]
         plain = [n for n, request in enumerate(requests) if not request.chat]
@@ -174,12 +188,12 @@ class HFLabelLM(ProcessorLM):
             self._clip_bytes[self.frame_policy] = clip_bytes(self.processor, self.frame_policy, self.model.dtype)
         return self._clip_bytes[self.frame_policy]
 
-    def _prepare(self, request: Request) -> Prepared | None:
+    def tensors_of(self, request: Request) -> Prepared | None:
         """Decode a request's clip and make its tensors; None for a request to skip."""
         question = self._question(request)
-        return None if question is None else self._prepared(question)
+        return None if question is None else self.prepared(question)
 
-    def _prepared(self, question: Question) -> Prepared:
+    def prepared(self, question: Question) -> Prepared:
         """Tensors of one question, for whichever thread asks: processors promise nothing about threads."""
         with self._processor_lock, timings().measure("preprocess"):
             inputs = model_inputs(
@@ -226,7 +240,7 @@ class HFLabelLM(ProcessorLM):
         while left := prepared[len(responses) :]:
             batch = self._bound.first(left)
             try:
-                responses += self._rank_labels(batch) if self.options.answer == "rank" else self._generate(batch)
+                responses += self.rank_labels(batch) if self.options.answer == "rank" else self._generate(batch)
                 continue
             except Exception as error:
                 if not ran_out_of_memory(error):
@@ -253,13 +267,19 @@ class HFLabelLM(ProcessorLM):
 
     def _inputs(self, questions: Sequence[Question], new_tokens: int) -> Inputs:
         """Tensors of some questions, as `_batch` gives them."""
-        return self._batch([self._prepared(question) for question in questions], new_tokens)
+        return self._batch([self.prepared(question) for question in questions], new_tokens)
 
-    def _batch(self, prepared: Sequence[Prepared], new_tokens: int) -> Inputs:
-        """Tensors of one batch on the model's device, every prompt known to fit with `new_tokens` behind it."""
+    def _batch(self, prepared: Sequence[Prepared], new_tokens: int, length: int = 0) -> Inputs:
+        """Tensors of one batch on the model's device, every prompt known to fit with `new_tokens` behind it.
+
+        Args:
+            prepared: Of equal shapes.
+            new_tokens: What an answer may need.
+            length: Pad to at least so many tokens.
+        """
         for one in prepared:
             self._check_length(one.question.request, one.length, new_tokens)
-        return {k: v.to(self._device) for k, v in collate(prepared, self.tokenizer.pad_token_id or 0).items()}
+        return {k: v.to(self._device) for k, v in collate(prepared, self.tokenizer.pad_token_id or 0, length).items()}
 
     # ---- generate and constrained --------------------------------------------------------------------------------
 
@@ -297,13 +317,18 @@ class HFLabelLM(ProcessorLM):
 
     # ---- rank ----------------------------------------------------------------------------------------------------
 
-    def _rank_labels(self, batch: list[Prepared]) -> list[Response]:
-        """Score all labels of a batch that shares them, and answer with the likeliest; of equals, the first."""
+    def rank_labels(self, batch: Sequence[Prepared], length: int = 0) -> list[Response]:
+        """Score all labels of a batch that shares them, and answer with the likeliest; of equals, the first.
+
+        Args:
+            batch: Prompts of equal labels and shapes.
+            length: Pad them to at least so many tokens.
+        """
         answer = self._tokens_of(batch[0].question.request)
         longest = len(answer.prefix) + max(len(own) for own in answer.own)
-        inputs = self._batch(batch, longest)
+        inputs = self._batch(batch, longest, length)
         with timings().measure("prefill"):
-            scores = self._scorer.scores(inputs, answer, lambda i: self._batch([batch[i]], longest))
+            scores = self.scorer.scores(inputs, answer, lambda i: self._batch([batch[i]], longest))
         return [ranked(one.question, answer, row, one.length) for one, row in zip(batch, scores, strict=True)]
 
 

@@ -43,6 +43,10 @@ class AdaptedModel:
             self._adapted.set_adapter(self._names[adapter.path], inference_mode=True)
             self._in_force = adapter.path
 
+    def merged(self) -> Any:
+        """The base with the adapter in force in its own weights; nothing can be switched any more."""
+        return self._adapted.merge_and_unload()
+
     def _refuse_idle(self, adapters: Adapters, tokenizer: Any) -> None:
         """Compare the logits of a few tokens with those of the base."""
         import torch

@@ -117,16 +117,17 @@ def _blank_clip(count: int, policy: FramePolicy) -> Frames:
     )
 
 
-def collate(prepared: Sequence[Prepared], pad_token: int) -> Inputs:
+def collate(prepared: Sequence[Prepared], pad_token: int, length: int = 0) -> Inputs:
     """Make one batch, prompts padded on the left.
 
     Args:
         prepared: Of equal `shapes`.
         pad_token: Id of the token to pad with; it is masked.
+        length: Pad to at least so many tokens.
     """
     import torch
 
-    longest = max(one.length for one in prepared)
+    longest = max(length, *(one.length for one in prepared))
     fill = {"input_ids": pad_token}
 
     def joined(name: str) -> Any:

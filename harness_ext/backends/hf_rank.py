@@ -37,10 +37,18 @@ AGREEMENT_LOW_PRECISION: Final = 0.5
 
 
 class LabelScorer:
-    """Scores labels with one model; remembers whether the model can read the trie at once."""
+    """Scores labels with one model; remembers whether the model can read the trie at once.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: A transformers model.
+        forward: Runs it, where that is not the model itself.
+    """
+
+    def __init__(self, model: Any, forward: Callable[..., Any] | None = None) -> None:
         self.model = model
+        self.forward = forward or model
+        self.agreed: Callable[[bool], bool] = bool
+        """Of several processes that run one model together, all must go the same way: what they agree on."""
         self._parameters = set(inspect.signature(model.forward).parameters)
         self._tree_works: bool | None = None
         self._said: set[str] = set()
@@ -124,7 +132,7 @@ class LabelScorer:
     def _forward(self, *, keep: int = 0, **inputs: Any) -> Any:
         if keep and "logits_to_keep" in self._parameters:
             inputs["logits_to_keep"] = keep
-        return self.model(**inputs)
+        return self.forward(**inputs)
 
     # ---- each label on its own -----------------------------------------------------------------------------------
 
@@ -188,7 +196,7 @@ class LabelScorer:
             self._say_once(f"it cannot read the labels at once ({type(error).__name__}: {str(error).splitlines()[0]})")
             return None
         if self._tree_works is None:
-            self._tree_works = self._agrees(scores[0], alone(0), answer)
+            self._tree_works = self.agreed(self._agrees(scores[0], alone(0), answer))
         return scores if self._tree_works else None
 
     def _agrees(self, scores: Any, inputs: Inputs, answer: AnswerTokens) -> bool:

@@ -11,15 +11,19 @@ VERBS = {
     "ls": "list tasks and groups, with what data is there",
     "show": "print rendered prompts, tokens and labels of a task; draw its frames",
     "check": "validate task YAMLs strictly, all faults at once",
+    "data": "texts and clips: what is there, download, import, verify",
     "report": "write a run as one page that opens offline, with figures, tables and samples",
     "compare": "compare two runs row by row: which is better, by how much, how sure",
     "verify": "recompute every number of a run or a bundle from its samples",
     "leaderboard": "rank all runs below a folder among the published models",
-    "data": "what the data root holds; bring videos in",
+    "finetune": "train a model on the same tasks, select it by accuracy on dev, score it by the same scorers",
     "where": "print the folder of the task YAMLs, for lm_eval --include_path",
     "link": "link the task YAMLs into lm-eval, which then finds them without --include_path",
     "unlink": "take these links away again",
 }
+
+ELSEWHERE = {"finetune": "finetune.cli"}
+"""Modules of verbs that are another package's, by name: `harness_ext` imports nothing of it."""
 
 EXAMPLES = """\
 examples:
@@ -57,7 +61,7 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
     from mmla_tasks.errors import MmlaError
 
     try:
-        status: int = import_module(f"harness_ext.cli.{verb}").main(arguments)
+        status: int = import_module(ELSEWHERE.get(verb, f"harness_ext.cli.{verb}")).main(arguments)
         return status
     except MmlaError as error:
         if Ranks.of_environment().is_first:  # all ranks of a run fail together, with one message

@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mmla_tasks.errors import UsageError
-from mmla_tasks.root import DataRoot
+from harness_ext.cli.data import add_data_dir, data_folder
 
 if TYPE_CHECKING:
     from harness_ext.imports.distributions import Distribution, Reader
@@ -58,7 +57,7 @@ _KNOWN = {
 def main(arguments: list[str]) -> int:
     """Import one distribution, or say what would be imported."""
     args = _parser().parse_args(arguments)
-    known, root = _KNOWN[args.distribution], _root(args.data_dir)
+    known, root = _KNOWN[args.distribution], data_folder(args.data_dir)
 
     from harness_ext.imports.matching import check_lengths, files_to_check, wanted_of
 
@@ -85,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("distribution", choices=_KNOWN, help="whose layout PATH has")
     parser.add_argument("path", metavar="PATH", type=Path, help="the distribution's folder, or one in or around it")
-    parser.add_argument("--data_dir", metavar="PATH", help="data root whose rows get clips; else MMLA_DATA_DIR")
+    add_data_dir(parser)
     parser.add_argument("--dry_run", action="store_true", help="list what matches and what is missing; write nothing")
     parser.add_argument(
         "--workers", metavar="N", type=_count, default=os.cpu_count() or 2, help="files at once (default: cores)"
@@ -99,17 +98,6 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"{count} is less than 1")
     return count
-
-
-def _root(data_dir: str | None) -> Path:
-    root = DataRoot.choose(data_dir)
-    if root.kind != "folder":
-        raise UsageError(
-            "clips are imported into a data root, and none is named",
-            next="name a folder that holds the texts with --data_dir or MMLA_DATA_DIR; "
-            "`mmla data download --texts_only` gets them",
-        )
-    return Path(root.given)
 
 
 def _place(found: Distribution, wanted: Sequence[Wanted], workers: int) -> Placed:
@@ -164,7 +152,7 @@ def _print_oddities(found: Distribution, wanted: Sequence[Wanted], placed: Place
         files = "1 file" if len(found.unused) == 1 else f"{len(found.unused):,} files"
         _print_listed(f"\nnot used: {files} that no row is in", found.unused, shown)
     if placed and placed.kept:
-        _print_listed("\nleft alone: other files of these names were there; delete them to import", placed.kept, shown)
+        _print_listed("\nleft alone: other videos of these names were there; delete them to import", placed.kept, shown)
 
 
 def _print_by_reason(title: str, reasons: Mapping[str, str], shown: int | None) -> None:

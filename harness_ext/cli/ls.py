@@ -13,7 +13,7 @@ from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, packaged_labels, yaml_
 from harness_ext.taskfile import TaskFile, dataset_beside
 from mmla_tasks.documents import Dataset, clip_counts
 from mmla_tasks.errors import DataError
-from mmla_tasks.root import SAMPLE_NOTE, DataRoot
+from mmla_tasks.root import SAMPLE_NOTE, DataRoot, download_folder
 from mmla_tasks.sources import SOURCES
 
 
@@ -94,8 +94,8 @@ def _dataset(file: TaskFile, root: DataRoot) -> Dataset:
     beside = dataset_beside(file.path, name)
     if beside is not None:
         return beside
-    if root.kind == "hub":
-        raise DataError("no data root", next="set MMLA_DATA_DIR or --data_dir; `mmla run` fetches texts from the Hub")
+    if not root.holds(name):
+        raise DataError(f"{name} is not here", next=f"mmla data download {name}")
     return root.dataset(name, labels_of=packaged_labels, with_clips=False)
 
 
@@ -149,5 +149,5 @@ def _whence(root: DataRoot) -> str:
     return (
         f"{root.given} ({root.origin})"
         if root.kind != "hub"
-        else f"the Hub, {root.given} (set MMLA_DATA_DIR or --data_dir for a folder)"
+        else f"the Hub, {root.given}, as downloaded to {download_folder()}"
     )

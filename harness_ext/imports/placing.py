@@ -19,7 +19,7 @@ from typing import Final, Literal
 from harness_ext.imports.distributions import Distribution, Piece
 from harness_ext.imports.matching import Wanted
 from harness_ext.imports.packed import is_packed, unpack
-from mmla_tasks.errors import DataError
+from mmla_tasks.errors import ClipError, DataError
 from mmla_tasks.segments import Segment, read_segments, write_segments
 
 WHOLE: Final = "whole"
@@ -27,7 +27,7 @@ WHOLE: Final = "whole"
 _ASIDE: Final = ".importing-"
 
 How = Literal["linked", "copied", "unpacked", "there", "kept"]
-"""What was done for a file. ``there``: it was there before. ``kept``: another file of that name was there before."""
+"""What was done for a file. ``there``: it was there before. ``kept``: another video of that name was there before."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Placed:
 
     files: Counter[How] = field(default_factory=Counter)
     kept: list[Path] = field(default_factory=list)
-    """Files of the same names but other content, that were there before and were left alone."""
+    """Videos of the same names but other content, that were there before and were left alone."""
 
 
 def targets_of(found: Distribution, wanted: Sequence[Wanted]) -> dict[Path, list[Path]]:
@@ -70,8 +70,8 @@ def place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_fi
         on_file: Called after each original file.
 
     Raises:
-        DataError: another import is at work, or the disk is full or can't be written. What was placed stays, and the
-            same command goes on from there.
+        DataError: another import is at work, a table of segments is damaged, or the disk is full or can't be written.
+            What was placed stays, and the same command goes on from there.
     """
     folders = [one.dataset.clips for one in wanted]
     try:
@@ -86,7 +86,7 @@ def place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_fi
 
 
 def _place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_file: Callable[[], None]) -> Placed:
-    targets = targets_of(found, wanted)
+    targets, tables = targets_of(found, wanted), [read_segments(one.dataset.clips) for one in wanted]
     _check_space(targets)
     placed = Placed()
     try:
@@ -95,8 +95,8 @@ def _place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_f
             placed.kept += [place for place, how in hows.items() if how == "kept"]
             on_file()
     finally:
-        for one in wanted:
-            _write_table(one, found, placed.kept)
+        for one, table in zip(wanted, tables, strict=True):
+            _write_table(one, found, table, placed.kept)
     return placed
 
 
@@ -126,8 +126,10 @@ def _place(original: Path, places: Sequence[Path]) -> dict[Path, How]:
 
 
 def _share(source: Path, place: Path, *, unpacked: bool = False) -> How:
-    if place.exists():
-        return "there" if _is_of(source, place, any_size=unpacked) else "kept"
+    if place.exists() and _is_of(source, place, any_size=unpacked):
+        return "there"
+    if place.exists() and _can_be_read(place):
+        return "kept"
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = place.with_name(_ASIDE + place.name)
     aside.unlink(missing_ok=True)
@@ -165,6 +167,17 @@ def _is_of(source: Path, place: Path, *, any_size: bool) -> bool:
     return same_time and (any_size or a.st_size == b.st_size)
 
 
+def _can_be_read(place: Path) -> bool:
+    """Whether a video may be somebody's own: a damaged one is only in the way."""
+    from harness_ext.video import probe
+
+    try:
+        probe(str(place))
+    except ClipError:
+        return False
+    return True
+
+
 def _check_space(targets: Mapping[Path, Sequence[Path]]) -> None:
     """Refuse to begin what would fill the disk, where files must be copied."""
     new = [(original, places[0]) for original, places in targets.items() if not places[0].exists()]
@@ -187,18 +200,18 @@ def _check_space(targets: Mapping[Path, Sequence[Path]]) -> None:
         )
 
 
-def _write_table(one: Wanted, found: Distribution, kept: Sequence[Path]) -> None:
+def _write_table(one: Wanted, found: Distribution, table: Mapping[str, Segment], kept: Sequence[Path]) -> None:
     """Add the segments whose files are in place to the dataset's table; others that it has stay."""
     folder = one.dataset.clips
-    table: dict[str, Segment] = {}
+    added: dict[str, Segment] = {}
     for id in one.ids:
         piece = found.pieces.get(id)
         if piece is not None and piece.end_seconds is not None:
             place = folder / WHOLE / piece.path.name
             if place.exists() and place not in kept:
-                table[id] = Segment(f"{WHOLE}/{place.name}", piece.start_seconds, piece.end_seconds)
-    if table:
-        write_segments(folder, read_segments(folder) | table)
+                added[id] = Segment(f"{WHOLE}/{place.name}", piece.start_seconds, piece.end_seconds)
+    if added:
+        write_segments(folder, {**table, **added})
 
 
 @contextmanager

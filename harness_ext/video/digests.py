@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
 from harness_ext.video.files import Source, UnreadableError, clip_error, source_of
 from mmla_tasks.records import Clip
+
+STORE = "digests.sqlite"
 
 
 def clip_digest(clip: Clip, *, who: str = "") -> str:
@@ -43,7 +46,7 @@ def _digest(source: Source) -> str:
 
 def _stored_digest(source: Source) -> str | None:
     """Look into the cache on disk; a cache that can't be used costs time, never a run."""
-    with suppress(sqlite3.Error, OSError), closing(_digest_store()) as store:
+    with _unless_damaged(), closing(_digest_store()) as store:
         row = store.execute(
             "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND mtime_ns = ?", source
         ).fetchone()
@@ -52,15 +55,27 @@ def _stored_digest(source: Source) -> str | None:
 
 
 def _store_digest(source: Source, digest: str) -> None:
-    with suppress(sqlite3.Error, OSError), closing(_digest_store()) as store, store:
+    with _unless_damaged(), closing(_digest_store()) as store, store:
         store.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (*source, digest))
+
+
+@contextmanager
+def _unless_damaged() -> Iterator[None]:
+    """Go on without the cache when it fails; one that is no database any more is deleted, to be made again."""
+    try:
+        yield
+    except (sqlite3.OperationalError, OSError):  # busy, read-only, full: it may do the next time
+        pass
+    except sqlite3.DatabaseError:
+        with suppress(OSError):
+            (cache_folder() / STORE).unlink(missing_ok=True)
 
 
 def _digest_store() -> sqlite3.Connection:
     """Open ``digests.sqlite`` in the cache folder; SQLite lets several processes share it."""
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    store = sqlite3.connect(folder / "digests.sqlite", timeout=30)
+    store = sqlite3.connect(folder / STORE, timeout=30)
     store.execute("PRAGMA synchronous = OFF")  # a lost entry is computed again
     store.execute(
         "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"

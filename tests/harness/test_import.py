@@ -27,6 +27,7 @@ from harness_ext.video import decode
 from mmla_tasks.documents import Dataset, clip_counts
 from mmla_tasks.errors import ModelError
 from mmla_tasks.segments import SEGMENTS, read_segments
+from mmla_tasks.sources import SOURCES
 
 from .loopback import Loopback
 from .originals import DIALOGUES, FRAMES, NTSC, draw_iemocap, draw_mosi
@@ -343,6 +344,25 @@ def test_sessions_can_come_one_by_one(
     assert clip_counts(documents(root, "IEMOCAP").values()) == (2, 0)
 
 
+def test_a_damaged_table_of_segments_is_told_before_anything_is_placed(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    table = root / "IEMOCAP" / "video" / SEGMENTS
+    table.parent.mkdir()
+    table.write_text("id\tfile\tstart_seconds\tend_seconds\na_F000\twhole/a.avi\t5\t4\na_F001\twhole/a.avi\tsoon\t4\n")
+    status, said = imported("iemocap", iemocap)
+    assert status == 2 and "line 2, id a_F000: 5 to 4" in said and "line 3, id a_F001: soon to 4" in said
+    assert not list(root.rglob("*.avi"))
+    table.unlink()
+    assert imported("iemocap", iemocap)[0] == 0
+
+
+def test_the_next_step_of_restricted_datasets_is_the_import() -> None:
+    commands = {name: source.next_step_for_videos for name, source in SOURCES.items() if source.restricted}
+    assert all("mmla data import iemocap PATH" in commands[name] for name in ("IEMOCAP", "IEMOCAP-DA"))
+    assert "mmla data import mosi PATH" in commands["MOSI"] and len(commands) == 3
+
+
 @pytest.mark.parametrize("layout", ["original", "by folder"])
 def test_mosi_clips_are_shared_as_they_are(
     mosi: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]], layout: str
@@ -365,12 +385,19 @@ def test_mosi_clips_are_shared_as_they_are(
         assert "2 of 3 agree with the distribution's transcripts" in said and "-HeZS2-Prhc$_$10" in said
 
 
-def test_a_clip_of_ones_own_is_left_alone(mosi: Path, root: Path, imported: Callable[..., tuple[int, str]]) -> None:
-    own = root / "MOSI" / "video" / "MOSI_c7UH_rxdZv4$_$1.mp4"
-    own.parent.mkdir()
-    own.write_bytes(b"mine")
+def test_a_clip_of_ones_own_is_left_alone_and_a_damaged_one_replaced(
+    mosi: Path, root: Path, imported: Callable[..., tuple[int, str]], draw: ModuleType
+) -> None:
+    imported("mosi", mosi)
+    own, damaged = (root / "MOSI" / "video" / f"MOSI_c7UH_rxdZv4$_${n}.mp4" for n in (1, 2))
+    original = mosi / "Video" / "Segmented" / "c7UH_rxdZv4_2.mp4"
+    for path in (own, damaged):
+        path.unlink()
+    mine = draw.draw_clip(own, frames=3).read_bytes()
+    damaged.write_bytes(original.read_bytes()[:1000])
     status, said = imported("mosi", mosi)
-    assert status == 1 and own.read_bytes() == b"mine" and "left alone: other files" in said and str(own) in said
+    assert status == 1 and own.read_bytes() == mine and "left alone: other videos" in said and str(own) in said
+    assert damaged.samefile(original)
 
 
 def test_whole_videos_alone_are_not_guessed_at(
@@ -387,5 +414,5 @@ def test_without_texts_nothing_says_which_clips_are_wanted(
     (tmp_path / "empty").mkdir()
     ran = mmla("data", "import", "iemocap", iemocap, "--data_dir", tmp_path / "empty")
     assert ran.status == 2 and "no texts of IEMOCAP or IEMOCAP-DA" in ran.err
-    ran = mmla("data", "import", "iemocap", iemocap)
-    assert ran.status == 2 and "a data root, and none is named" in ran.err
+    ran = mmla("data", "import", "iemocap", iemocap, "--data_dir", "sample")
+    assert ran.status == 2 and "`sample` is drawn by code" in ran.err

@@ -17,12 +17,13 @@ from harness_ext.reports.run_files import Run
 from harness_ext.training import UNKNOWN, method_of, refuse_other_base, sentences, trainings
 from mmla_tasks.errors import ModelError
 
-SELECTION = {"metric": "acc", "value": 0.58, "rows": 150, "step": 120, "steps": 167}
+SELECTION = {"metric": "acc", "value": 0.58, "rows": 150, "step": 120}
 RECORD = {
     "method": "SFT",
     "base": {"pretrained": "SmolLM2", "digest": "abc"},
     "config": {"adapter": "lora", "lora": {"rank": 16}},
     "data": {},
+    "steps": 167,
     "selection": SELECTION,
     "overlap": {
         "excluded": False,

@@ -52,7 +52,7 @@ def scored_both_ways(lm: HFLabelLM, requests: list[Request]) -> tuple[Any, Any]:
 
     batch = [lm._question(request) for request in requests]
     with torch.inference_mode():
-        at_once = lm._scorer.tree(lm._inputs(batch, 16), lm._tokens_of(requests[0]))
+        at_once = lm.scorer.tree(lm._inputs(batch, 16), lm._tokens_of(requests[0]))
     return at_once, one_by_one(lm, requests)
 
 

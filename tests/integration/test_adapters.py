@@ -131,7 +131,7 @@ def test_a_run_says_how_its_adapters_were_trained(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(folders["text"] / TASKS[0], tmp_path / "a")
-    record = {"method": "SFT", "base": {}, "selection": {"step": 3, "steps": 4, "metric": "acc", "value": 0.5}}
+    record = {"method": "SFT", "base": {}, "steps": 4, "selection": {"step": 3, "metric": "acc", "value": 0.5}}
     (tmp_path / "a" / "training.json").write_text(json.dumps(record))
     command = (
         "run", "--model", "mmla-hf", "--model_args", f"pretrained={folders['text'] / 'base'},peft={tmp_path / 'a'}",

@@ -67,7 +67,7 @@ def naive(lm: HFLabelLM, asked: list[Request]) -> Any:
 def fresh_scorer(lm: HFLabelLM, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness_ext.backends.hf_rank import LabelScorer
 
-    monkeypatch.setattr(lm, "_scorer", LabelScorer(lm.model))
+    monkeypatch.setattr(lm, "scorer", LabelScorer(lm.model))
 
 
 def scores_of(answers: list[Response]) -> Any:
@@ -82,7 +82,7 @@ def test_rank_equals_scoring_each_full_sequence(
         found = scores_of(answered(lm, asked, answer="rank", batch_size=4))
     print(f"{name}: largest difference {float((found - naive).abs().max()):.1e}")
     torch.testing.assert_close(found, naive, atol=1e-4, rtol=0)
-    assert lm._scorer._tree_works
+    assert lm.scorer._tree_works
     assert caplog.text == ""
 
 
@@ -95,11 +95,11 @@ def test_a_position_off_by_one_is_noticed_and_the_fallback_is_right(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    right = type(lm._scorer).node_positions
-    monkeypatch.setattr(type(lm._scorer), "node_positions", lambda *args: right(*args) + 1)
+    right = type(lm.scorer).node_positions
+    monkeypatch.setattr(type(lm.scorer), "node_positions", lambda *args: right(*args) + 1)
     with torch.inference_mode():
         inputs = [lm._inputs([lm._question(request)], 16) for request in asked]
-        shifted = torch.cat([lm._scorer.tree(one, lm._tokens_of(asked[0])) for one in inputs])
+        shifted = torch.cat([lm.scorer.tree(one, lm._tokens_of(asked[0])) for one in inputs])
     off = (shifted - naive).abs().amax(1)
     print(
         f"{name}: positions off by one, largest difference in each row {float(off.min()):.1e} to {float(off.max()):.1e}"
@@ -126,7 +126,7 @@ def test_frames_are_seen_in_order(lm: HFLabelLM, asked: list[Request], naive: An
     assert question is not None and question.frames is not None
     backwards = replace(question.frames, frames_THWC=question.frames.frames_THWC[::-1].copy())
     with torch.inference_mode():
-        scores = lm._scorer.tree(lm._inputs([replace(question, frames=backwards)], 16), lm._tokens_of(asked[0]))
+        scores = lm.scorer.tree(lm._inputs([replace(question, frames=backwards)], 16), lm._tokens_of(asked[0]))
     assert float((scores[0] - naive[0]).abs().max()) > 1e-3
 
 
@@ -276,5 +276,5 @@ def test_positions_do_not_hang_on_the_models_precision(
         lm = HFLabelLM(folder, dtype=dtype, num_frames=10, max_pixels=20_000)
         inputs = lm._inputs([lm._question(request_of(lm, "MELD", "hi", clip=drawn_clip(0, frames=63)))], 8)
         assert str(inputs["pixel_values_videos"].dtype) == f"torch.{dtype}"
-        found.append(lm._scorer.positions(inputs))
+        found.append(lm.scorer.positions(inputs))
     torch.testing.assert_close(*found)

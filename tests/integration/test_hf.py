@@ -100,9 +100,9 @@ def test_the_fallback_gives_the_same_scores(video_lm: HFLabelLM, clip_requests: 
     answer = video_lm._tokens_of(clip_requests[0])
     batch = [video_lm._question(request) for request in clip_requests]
     with torch.inference_mode():
-        at_once = video_lm._scorer.tree(video_lm._inputs(batch, 16), answer)
+        at_once = video_lm.scorer.tree(video_lm._inputs(batch, 16), answer)
         for scores, question in zip(at_once, batch, strict=True):
-            naive = video_lm._scorer.naive(video_lm._inputs([question], 16), answer)
+            naive = video_lm.scorer.naive(video_lm._inputs([question], 16), answer)
             torch.testing.assert_close(scores, naive, atol=1e-4, rtol=0)
 
 
@@ -111,9 +111,9 @@ def test_one_pass_and_two_give_the_same_scores(video_lm: HFLabelLM, monkeypatch:
     inputs = video_lm._inputs([Question(request, request.prompt) for request in requests], 16)
     answer = video_lm._tokens_of(requests[0])
     with torch.inference_mode():
-        one = video_lm._scorer.tree(inputs, answer)
+        one = video_lm.scorer.tree(inputs, answer)
         monkeypatch.setattr("harness_ext.backends.hf_rank.ONE_PASS_TOKENS", 0)
-        torch.testing.assert_close(one, video_lm._scorer.tree(inputs, answer), atol=1e-5, rtol=0)
+        torch.testing.assert_close(one, video_lm.scorer.tree(inputs, answer), atol=1e-5, rtol=0)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_model_that_scores_wrongly_at_once_falls_back_and_says_so(
     from harness_ext.backends.hf_rank import LabelScorer
 
     _, naive = scored_both_ways(video_lm, clip_requests)
-    monkeypatch.setattr(video_lm, "_scorer", LabelScorer(video_lm.model))
+    monkeypatch.setattr(video_lm, "scorer", LabelScorer(video_lm.model))
     with caplog.at_level(logging.WARNING):
         answers = answered(video_lm, clip_requests, answer="rank", batch_size=2)
     assert caplog.text.count("scored as a sequence of its own") == 1
@@ -154,10 +154,10 @@ def test_ranking_twenty_labels_costs_at_most_one_and_a_half_prefills(lm: HFLabel
     inputs = lm._inputs([question], 16)
     assert 140 <= inputs["input_ids"].shape[1] <= 175
     with torch.inference_mode():
-        positions = lm._scorer.positions(inputs)
+        positions = lm.scorer.positions(inputs)
         ways: dict[str, Callable[[], Any]] = {
             "prefill": lambda: lm.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1),
-            "rank": lambda: lm._scorer.tree(inputs, answer),
+            "rank": lambda: lm.scorer.tree(inputs, answer),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(10):

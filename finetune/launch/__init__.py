@@ -1,0 +1,1 @@
+"""How a run spreads over processes and machines."""

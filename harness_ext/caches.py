@@ -1,0 +1,49 @@
+"""What is kept on this machine to save time, and how large it may grow: everything lies in one folder.
+
+The folder is ``MMLA_CACHE_DIR``, else the user's cache folder. Deleting any part of it, or all, costs time and nothing
+else; several processes may share it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness_ext.frame_cache import frame_cache_bytes
+from harness_ext.video import cache_folder
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """One part of the cache."""
+
+    what: str
+    path: Path
+    bytes: int
+    bound: int | None
+    """Bytes that it may take; None where its content bounds it."""
+
+
+PARTS = {
+    "decoded frames": "frames",
+    "digests of clips": "digests.sqlite",
+    "facts of clips": "clips.sqlite",
+    "drawn sample": "sample",
+    "small models": "models",
+}
+
+
+def caches() -> list[CacheUse]:
+    """Every part of the cache, also those that are not there yet."""
+    folder = cache_folder()
+    bounds = {"frames": frame_cache_bytes()}
+    return [CacheUse(what, folder / name, _bytes(folder / name), bounds.get(name)) for what, name in PARTS.items()]
+
+
+def _bytes(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(
+        entry.stat().st_size for at, _, names in os.walk(path) for name in names if (entry := Path(at, name)).is_file()
+    )

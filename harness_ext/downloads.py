@@ -1,0 +1,343 @@
+"""The benchmark's texts and clips from the Hub into a data root, in any number of interrupted goes.
+
+huggingface_hub fetches files (resumed, whole or not at all); `mmla_tasks.archives` takes the clips out. What is done is
+noted beside the data (`mmla_tasks.received`), so that a repeated command does only what is left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mmla_tasks.archives import Extracted, extract_clips, is_archive
+from mmla_tasks.errors import DataError, UsageError, suggest
+from mmla_tasks.received import NOTES, Received, read_clip_digests, write_clip_digests
+from mmla_tasks.sources import HUB_REPOSITORY, SOURCES, SPLITS, Source
+
+GROWTH = 1.03
+"""Bytes of clips for each byte of an archive, for the check of disk space: video hardly shrinks."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The Hub repository as it was when the command began."""
+
+    commit: str
+    files: Mapping[str, int]
+    """Path -> bytes."""
+
+    def texts_of(self, source: Source) -> list[str]:
+        """Its split files."""
+        return [path for split in SPLITS if (path := f"{source.folder}/{split}.tsv") in self.files]
+
+    def archives_of(self, source: Source) -> list[str]:
+        """Its video archives, however their names are spelt.
+
+        Raises:
+            DataError: The repository holds none, although videos are published.
+        """
+        inside = [path for path in self.files if path.startswith(f"{source.folder}/") and is_archive(path)]
+        alike = [path for path in self.files if is_archive(path) and _folded(path).startswith(_folded(source.folder))]
+        if source.videos_published and not (inside or alike):
+            there = [path for path in self.files if path.startswith(f"{source.folder}/")]
+            raise DataError(
+                f"the Hub dataset holds no video archive for {source.folder}",
+                repository=f"{HUB_REPOSITORY} @ {self.commit[:7]}",
+                there="\n".join(there[:20]) or f"nothing in {source.folder}/",
+                next="--texts_only takes the texts; --data_revision names another commit",
+            )
+        return sorted(inside or alike)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be fetched."""
+
+    datasets: Sequence[str]
+    root: Path
+    revision: str | None = None
+    texts_only: bool = False
+    repair: bool = False
+    remove_archives: bool = False
+
+
+@dataclass
+class Progress:
+    """Where is shown what goes on."""
+
+    say: Callable[[str], None] = lambda line: None
+    bar: type[Any] | None = None
+    """A class like tqdm's, for files that come."""
+    extracting: Callable[[str, int, int], None] = lambda name, done, total: None
+    """Called with an archive's name, the bytes read of it, and its bytes."""
+
+
+@dataclass
+class Outcome:
+    """What one dataset got."""
+
+    dataset: str
+    texts: int
+    extracted: Extracted = field(default_factory=Extracted)
+    archives: list[str] = field(default_factory=list)
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """Dataset folders by names in any case; all twelve for none.
+
+    Raises:
+        UsageError: A name is no dataset; all such names at once.
+    """
+    known = {folder.casefold(): folder for folder in SOURCES}
+    unknown = {name: suggest(name, SOURCES) or "no such dataset" for name in names if name.casefold() not in known}
+    if unknown:
+        raise UsageError("these are no datasets of the benchmark", unknown, datasets=", ".join(SOURCES))
+    return list(dict.fromkeys(known[name.casefold()] for name in names)) or list(SOURCES)
+
+
+def look_up(revision: str | None) -> Remote:
+    """Resolve a revision once: everything is fetched from this one commit.
+
+    Raises:
+        DataError: The Hub cannot be reached, or has no such repository or revision.
+    """
+    from huggingface_hub import HfApi
+
+    with _hub_faults(revision):
+        info = HfApi().dataset_info(HUB_REPOSITORY, revision=revision, files_metadata=True)
+    return Remote(str(info.sha), {file.rfilename: int(file.size or 0) for file in info.siblings or ()})
+
+
+def download(wanted: Wanted, remote: Remote, progress: Progress | None = None) -> Iterator[Outcome]:
+    """Fetch texts and clips, dataset by dataset.
+
+    Raises:
+        DataError: No room, no network, a broken or hostile archive. What is there stays, and the same command goes on.
+    """
+    progress = progress or Progress()
+    _check_space(wanted, remote)
+    for dataset in wanted.datasets:
+        with _alone(wanted.root, dataset, progress):
+            yield _download(SOURCES[dataset], wanted, remote, progress)
+
+
+def _download(source: Source, wanted: Wanted, remote: Remote, progress: Progress) -> Outcome:
+    received = _texts(source, wanted, remote, progress)
+    outcome = Outcome(source.folder, len(received.texts))
+    for name in () if wanted.texts_only else remote.archives_of(source):
+        if name in received.archives and not wanted.repair:
+            continue
+        outcome.archives.append(name)
+        extracted = _clips(source, name, wanted, remote, progress)
+        _add(outcome.extracted, extracted)
+        write_clip_digests(
+            wanted.root, source.folder, {**read_clip_digests(wanted.root, source.folder), **extracted.sha256}
+        )
+        received = replace(received, archives={**received.archives, name: remote.files[name]})
+        received.write(wanted.root, source.folder)
+        if wanted.remove_archives:
+            (wanted.root / name).unlink(missing_ok=True)
+    return outcome
+
+
+def _texts(source: Source, wanted: Wanted, remote: Remote, progress: Progress) -> Received:
+    """Fetch the split files, and note them; clips of another commit are no longer counted as there."""
+    texts = {name: _sha256(_fetch(name, wanted, remote, progress)) for name in remote.texts_of(source)}
+    before = Received.read(wanted.root, source.folder)
+    archives = before.archives if before else {}
+    unchanged = {name: size for name, size in archives.items() if remote.files.get(name) == size}
+    received = Received(HUB_REPOSITORY, remote.commit, texts, unchanged)
+    received.write(wanted.root, source.folder)
+    return received
+
+
+def _clips(source: Source, name: str, wanted: Wanted, remote: Remote, progress: Progress) -> Extracted:
+    archive, size = _fetch(name, wanted, remote, progress), remote.files[name]
+    return extract_clips(
+        archive,
+        wanted.root / source.folder / "video",
+        replace=wanted.repair,
+        on_bytes=lambda done: progress.extracting(name, done, size),
+    )
+
+
+def _fetch(name: str, wanted: Wanted, remote: Remote, progress: Progress) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    with _hub_faults(wanted.revision, name):
+        return Path(
+            hf_hub_download(
+                HUB_REPOSITORY,
+                name,
+                repo_type="dataset",
+                revision=remote.commit,
+                local_dir=wanted.root,
+                tqdm_class=progress.bar,
+            )
+        )
+
+
+def _add(total: Extracted, part: Extracted) -> None:
+    total.written += part.written
+    total.kept += part.kept
+    total.others += part.others
+    total.differs += part.differs
+    total.refused |= part.refused
+
+
+def needed_bytes(wanted: Wanted, remote: Remote) -> tuple[int, int]:
+    """Bytes still to fetch, and bytes of the clips still to extract."""
+    fetch = clips = 0
+    for source in (SOURCES[name] for name in wanted.datasets):
+        received = Received.read(wanted.root, source.folder)
+        archives = [] if wanted.texts_only else remote.archives_of(source)
+        open_ones = [name for name in archives if wanted.repair or not received or name not in received.archives]
+        missing = [name for name in (*remote.texts_of(source), *open_ones) if not (wanted.root / name).is_file()]
+        fetch += sum(remote.files[name] for name in missing)
+        clips += 0 if wanted.repair else int(GROWTH * sum(remote.files[name] for name in open_ones))
+    partial = wanted.root.glob(".cache/huggingface/download/**/*.incomplete")
+    return max(fetch - sum(file.stat().st_size for file in partial), 0), clips
+
+
+def _check_space(wanted: Wanted, remote: Remote) -> None:
+    fetch, clips = needed_bytes(wanted, remote)
+    free = shutil.disk_usage(wanted.root).free
+    if fetch + clips > free:
+        raise DataError(
+            f"there is no room for {len(wanted.datasets)} datasets in {wanted.root}",
+            needed=f"{_size(fetch)} to fetch, {_size(clips)} of clips",
+            free=_size(free),
+            next="name another disk with --data_dir, fewer datasets, or --texts_only; --remove_archives frees space "
+            "after each dataset",
+        )
+
+
+def _size(count: int) -> str:
+    from rich.filesize import decimal
+
+    return decimal(count)
+
+
+@contextmanager
+def _alone(root: Path, dataset: str, progress: Progress) -> Iterator[None]:
+    """One command at a time writes one dataset; others wait."""
+    from filelock import FileLock, Timeout
+
+    (root / NOTES).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / NOTES / f"{dataset}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.say(f"{dataset}: another command is at work on it; waiting")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _folded(name: str) -> str:
+    return "".join(c for c in PurePosixPath(name).name.casefold() if c.isalnum())
+
+
+# ── what the Hub says ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def _hub_faults(revision: str | None, file: str | None = None) -> Iterator[None]:
+    """Turn the hub client's many errors into one that says what can be done."""
+    from huggingface_hub import errors
+
+    where = HUB_REPOSITORY + (f" @ {revision}" if revision else "")
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        page = f"https://huggingface.co/datasets/{HUB_REPOSITORY}"
+        raise DataError(
+            f"the Hub asks you to accept the terms of {where}",
+            why=_first_line(error),
+            next=f"accept them at {page}, then: hf auth login, or HF_TOKEN=...",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise DataError(
+            f"the Hub dataset {HUB_REPOSITORY} has no revision {revision}", next="leave it out, or name a commit"
+        ) from None
+    except errors.RepositoryNotFoundError as error:
+        raise DataError(
+            f"the Hub has no dataset {where}, or does not show it to you",
+            endpoint=_endpoint(),
+            why=_first_line(error),
+            next="check HF_ENDPOINT, and HF_TOKEN if your mirror wants one",
+        ) from None
+    except errors.EntryNotFoundError as error:
+        if not isinstance(error, errors.LocalEntryNotFoundError):
+            raise DataError(
+                f"the Hub dataset {where} no longer holds {file}", next="run the same command again"
+            ) from None
+        raise _unreachable(error, file) from None
+    except (errors.HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
+        raise _unreachable(error, file) from None
+    except Exception as error:  # the HTTP client's own tree, which has changed from release to release
+        if type(error).__module__.partition(".")[0] in (
+            "httpx",
+            "httpcore",
+            "httpx2",
+            "httpcore2",
+            "requests",
+            "urllib3",
+        ):
+            raise _unreachable(error, file) from None
+        raise
+
+
+def _unreachable(error: Exception, file: str | None) -> DataError:
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+    return DataError(
+        "the Hub cannot be reached" + (f": {file} is not fetched" if file else ": nothing is fetched"),
+        endpoint=_endpoint(),
+        why="HF_HUB_OFFLINE is set" if offline else f"{type(error).__name__}: {_first_line(error)}",
+        next="\n".join(
+            [
+                *(["unset HF_HUB_OFFLINE, if there is a network"] if offline else []),
+                "the same command goes on where it stopped, once the network is back",
+                "through a mirror: HF_ENDPOINT=https://...",
+                "without network: run it on another machine, copy the folder, name it with --data_dir or MMLA_DATA_DIR",
+                "without any data: mmla run --data_dir sample",
+            ]
+        ),
+    )
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().split("\n") or [""])[0][:200]
+
+
+class Said:
+    """Lines about an extraction, not more often than every few seconds."""
+
+    EVERY_SECONDS = 10.0
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._last = say, time.monotonic()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Say how far an archive is read."""
+        if time.monotonic() - self._last >= self.EVERY_SECONDS:
+            self._last = time.monotonic()
+            self._say(f"{name}: {done / max(total, 1):.0%} of {_size(total)} extracted")

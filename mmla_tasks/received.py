@@ -1,0 +1,62 @@
+"""What `mmla data download` noted about a dataset beside it: which commit, which files, which clips.
+
+``<data root>/.mmla/<Folder>.json`` holds the note, ``<Folder>.clips.json`` the digest of every clip.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+NOTES = ".mmla"
+
+
+@dataclass(frozen=True)
+class Received:
+    """Where one dataset came from."""
+
+    repository: str
+    commit: str
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Text file, from the data root -> SHA-256."""
+    archives: Mapping[str, int] = field(default_factory=dict)
+    """Archive, from the data root, whose clips are all there -> its bytes."""
+
+    @classmethod
+    def read(cls, root: Path, dataset: str) -> Received | None:
+        """The note about a dataset; None where there is none, or none that can be read."""
+        with suppress(OSError, ValueError, TypeError):
+            return cls(**json.loads(note_of(root, dataset).read_text(encoding="utf-8")))
+        return None
+
+    def write(self, root: Path, dataset: str) -> None:
+        """Replace the note, whole or not at all."""
+        _write(note_of(root, dataset), asdict(self))
+
+
+def note_of(root: Path, dataset: str, kind: str = "") -> Path:
+    """The file of a note."""
+    return root / NOTES / f"{dataset}{kind}.json"
+
+
+def read_clip_digests(root: Path, dataset: str) -> dict[str, str]:
+    """Clip -> SHA-256 of the archive's copy; empty where nothing was noted."""
+    with suppress(OSError, ValueError):
+        return {str(k): str(v) for k, v in json.loads(note_of(root, dataset, ".clips").read_text("utf-8")).items()}
+    return {}
+
+
+def write_clip_digests(root: Path, dataset: str, digests: Mapping[str, str]) -> None:
+    """Note the digests of all clips of a dataset."""
+    _write(note_of(root, dataset, ".clips"), dict(sorted(digests.items())))
+
+
+def _write(file: Path, value: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(file)

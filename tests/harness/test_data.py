@@ -1,0 +1,248 @@
+"""`mmla data`: download from a Hub on loopback, interrupted and repeated; status; verify."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from mmla_tasks.root import DataRoot, download_folder
+from mmla_tasks.sources import SOURCES
+
+from .loopback_datasets import DatasetHub, dataset_hub
+from .miniatures import ARCHIVES, miniature_hub, packed
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    return miniature_hub(clip_bytes=3_000)
+
+
+@pytest.fixture
+def hub(files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[DatasetHub]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    with dataset_hub(dict(files)) as served:
+        take_for_the_hub(served, monkeypatch)
+        yield served
+
+
+def take_for_the_hub(hub: DatasetHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within this process huggingface_hub has read its environment already."""
+    for name, value in hub.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def data_of(root: Path) -> dict[str, str]:
+    """Texts, clips and notes below a root -> digest."""
+    names = [p for p in root.rglob("*") if p.is_file() and ".cache" not in p.parts and p.suffix != ".lock"]
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(names)}
+
+
+def test_all_twelve_folders_arrive_with_their_clips(hub, mmla, tmp_path):
+    root = tmp_path / "data"
+    ran = mmla("data", "download", "--data_dir", root)
+    assert ran.status == 0, ran.err
+    for folder, source in SOURCES.items():
+        assert {p.name for p in (root / folder).glob("*.tsv")} == {"train.tsv", "dev.tsv", "test.tsv"}
+        clips = {p.name for p in (root / folder).glob("video/*")}
+        ids = [f"{split}_{n}" for split in ("train", "dev", "test") for n in range(2)]
+        assert clips == ({f"{source.clip_prefix}_{id}.mp4" for id in ids} if folder in ARCHIVES else set()), folder
+    assert ran.out.count("mmla data import iemocap PATH") == 2 and ran.out.count("mmla data import mosi PATH") == 1
+
+    hub.asked.clear()
+    again = mmla("data", "download", "--data_dir", root)
+    assert again.status == 0 and again.out.count("nothing new") == 9
+    assert not [asked for asked in hub.asked if asked.startswith("GET datasets")], "nothing is fetched twice"
+
+
+def test_texts_alone(hub, mmla, tmp_path):
+    assert mmla("data", "download", "meld", "--texts_only", "--data_dir", tmp_path).status == 0
+    assert {p.name for p in (tmp_path / "MELD").iterdir()} == {"train.tsv", "dev.tsv", "test.tsv"}
+
+
+def test_archives_go_when_asked_and_come_back_for_a_repair(hub, mmla, tmp_path):
+    archive, clip = tmp_path / "MELD" / "MELD_video.tar.gz", tmp_path / "MELD" / "video" / "MELD_test_0.mp4"
+    assert mmla("data", "download", "MELD", "--remove_archives", "--data_dir", tmp_path).status == 0
+    assert not archive.exists() and clip.exists()
+    whole = clip.read_bytes()
+    clip.write_bytes(b"")
+    (clip.parent / "MELD_dev_0.mp4").unlink()
+    (clip.parent / "MELD_dev_1.mp4").write_bytes(whole[::-1])
+
+    status = mmla("data", "status", "MELD", "--data_dir", tmp_path).out
+    assert "4/6" not in status or "mmla data download MELD --repair" in status
+    verify = mmla("data", "verify", "--data_dir", tmp_path)
+    assert verify.status == 1 and "MELD_dev_1.mp4 is not as in the archive" in verify.out
+
+    ran = mmla("data", "download", "MELD", "--repair", "--remove_archives", "--data_dir", tmp_path)
+    assert ran.status == 0 and "3 clips extracted, 3 were there" in ran.out
+    assert clip.read_bytes() == whole and not archive.exists()
+    verify = mmla("data", "verify", "--data_dir", tmp_path)
+    assert "clips" not in verify.out and "not as in the archive" not in verify.out
+    assert "2 rows where the released file has 2,610" in verify.out, "the miniature is not the released file"
+
+
+def test_runs_find_what_was_downloaded_and_record_its_commit(hub, mmla, tmp_path):
+    assert mmla("data", "download", "MUStARD").status == 0
+    root = DataRoot.choose()
+    assert root.kind == "hub" and root.commit("MUStARD") == hub.commit and download_folder().is_dir()
+    run = tmp_path / "run"
+    task = "mmla_speaking_style_mustard_text"
+    ran = mmla("run", "--model", "mmla-echo", "--tasks", task, "--run_dir", run)
+    assert ran.status == 0, ran.err
+    assert json.loads((run / "results.json").read_text())["mmla"]["tasks"][task]["data"]["commit"] == hub.commit
+    other = mmla("run", "--model", "mmla-echo", "--tasks", task, "--data_revision", "abcdef1")
+    assert other.status == 2 and "another commit" in other.err and "--data_revision abcdef1" in other.err
+    assert "mmla data download MELD" in mmla("ls", "mmla_emotion").out
+
+
+def test_a_newer_commit_replaces_what_changed(hub, mmla, tmp_path):
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    hub.commit = "f" * 40
+    hub.files["MELD/test.tsv"] = hub.files["MELD/test.tsv"].replace(b"Text", b"Word")
+    ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
+    assert ran.status == 0 and "nothing new" in ran.out
+    assert b"Word" in (tmp_path / "MELD" / "test.tsv").read_bytes()
+    assert json.loads((tmp_path / ".mmla" / "MELD.json").read_text())["commit"] == "f" * 40
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (401, "RepoNotFound", "HF_TOKEN"),
+        (403, "GatedRepo", "accept them at"),
+        (404, "RepoNotFound", "has no dataset"),
+        (500, "", "the same command goes on"),
+    ],
+)
+def test_a_hub_that_refuses_is_told_in_words(hub, mmla, tmp_path, status, code, words):
+    hub.status, hub.error_code = status, code
+    ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
+    assert ran.status == 2 and words in ran.err, ran.err
+
+
+def test_an_unknown_revision_or_dataset(hub, mmla, tmp_path):
+    ran = mmla("data", "download", "MELD", "--data_revision", "nope", "--data_dir", tmp_path)
+    assert ran.status == 2 and "no revision nope" in ran.err
+    ran = mmla("data", "download", "MELT", "IEMOCAB", "--data_dir", tmp_path)
+    assert ran.status == 2 and "did you mean `MELD`" in ran.err and "did you mean `IEMOCAP`" in ran.err
+
+
+def test_without_network_the_message_says_what_can_be_done(mmla, tmp_path):
+    ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
+    assert ran.status == 2
+    for words in ("HF_HUB_OFFLINE", "another machine", "--data_dir sample", "HF_ENDPOINT", "goes on"):
+        assert words in ran.err
+
+
+def test_too_small_a_disk_is_told_before_anything_is_fetched(hub, mmla, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
+    ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
+    assert ran.status == 2 and "there is no room" in ran.err and "10.0 kB" in ran.err
+    assert not (tmp_path / "MELD").exists()
+
+
+def test_an_archive_with_odd_members_is_extracted_and_they_are_named(hub, mmla, tmp_path):
+    clips = {"a/MELD_test_0.mp4": b"one", "b/MELD_test_0.mp4": b"two", "b/MELD_test_1.mp4": b"three"}
+    hub.files["MELD/MELD_video.tar.gz"] = packed(clips)
+    ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
+    assert ran.status == 1 and "b/MELD_test_0.mp4: the archive holds this name before" in ran.out
+    assert (tmp_path / "MELD" / "video" / "MELD_test_0.mp4").read_bytes() == b"one"
+
+
+def test_status_counts_and_says_what_next(mmla, real_texts):
+    ran = mmla("data", "status", "--data_dir", real_texts)
+    assert ran.status == 0
+    meld = next(line for line in ran.out.splitlines() if line.startswith("MELD "))
+    assert "–" in meld and "1,109" in meld and "2,610" in meld and "0/3,719" in meld
+    assert "mmla data import mosi" in ran.out and "decoded frames" in ran.out
+    found = json.loads(mmla("data", "status", "--json", "--data_dir", real_texts).out)
+    assert sum(one["splits"]["test"]["rows"] for one in found["datasets"]) == 15_710
+
+
+def download(root: Path, hub: DatasetHub, home: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **hub.environment, "HF_HOME": str(home)}
+    command = [sys.executable, "-m", "harness_ext.cli", "data", "download", "--data_dir", str(root)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_two_downloads_at_once_wait_for_each_other(hub, tmp_path):
+    hub.files = miniature_hub(clip_bytes=2_000, rows=1)
+    both = [download(tmp_path / "data", hub, tmp_path / "home") for _ in range(2)]
+    told = [process.communicate(timeout=120)[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    clips = list((tmp_path / "data").glob("*/video/*"))
+    assert len(clips) == 3 * len(ARCHIVES) and all(clip.stat().st_size > 2_000 for clip in clips)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_points_and_repeated_it_ends_the_same(tmp_path):
+    draw = random.Random(0)
+    with dataset_hub(miniature_hub(), seconds_a_chunk=0.002) as hub:
+        began = time.monotonic()
+        undisturbed = download(tmp_path / "undisturbed", hub, tmp_path / "home")
+        assert undisturbed.wait(120) == 0, undisturbed.stdout.read()
+        whole = time.monotonic() - began
+        kills = 0
+        while kills < 20:
+            process = download(tmp_path / "killed", hub, tmp_path / "home")
+            try:
+                process.wait(draw.uniform(0.3, 0.8) * whole)
+                shutil.rmtree(tmp_path / "killed")  # it was through before the kill: from the start again
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                kills += 1
+                for clip in (tmp_path / "killed").glob("*/video/*.mp4"):
+                    assert clip.stat().st_size == 40_012, f"half a clip: {clip}"
+        process = download(tmp_path / "killed", hub, tmp_path / "home")
+        assert process.wait(120) == 0, process.stdout.read()
+    assert data_of(tmp_path / "killed") == data_of(tmp_path / "undisturbed")
+
+
+def test_an_interrupt_says_that_the_same_command_goes_on(tmp_path):
+    import signal
+
+    with dataset_hub(miniature_hub(), seconds_a_chunk=0.05) as hub:
+        process = download(tmp_path / "data", hub, tmp_path / "home")
+        waited = threading.Event()
+        for _ in range(600):
+            if any(asked.startswith("GET datasets") for asked in hub.asked):
+                break
+            waited.wait(0.1)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130 and "the same command goes on" in told and "Traceback" not in told
+
+
+def test_a_damaged_store_of_digests_is_made_again(tmp_path, monkeypatch):
+    import sqlite3
+
+    from harness_ext.video import clip_digest, digests
+    from mmla_tasks.records import Clip
+
+    monkeypatch.setenv("MMLA_CACHE_DIR", str(tmp_path))
+    (tmp_path / digests.STORE).write_bytes(b"no database " * 1000)
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(name.encode())
+        clip = Clip(path=str(tmp_path / name), start_seconds=0.0, end_seconds=None, size=5, mtime_ns=0)
+        assert clip_digest(clip) == hashlib.sha256(name.encode()).hexdigest()
+    with sqlite3.connect(tmp_path / digests.STORE) as store:
+        assert store.execute("SELECT count(*) FROM digests").fetchone()[0] >= 1
