@@ -107,7 +107,11 @@ class Worker:
         )
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._questions, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
-        self._wait_until_ready(self._process.stderr)
+        try:
+            self._wait_until_ready(self._process.stderr)
+        except BaseException:
+            self.end()
+            raise
 
     @property
     def process(self) -> int:
@@ -120,7 +124,6 @@ class Worker:
         except (_LostError, _LateError):
             self._process.kill()
             said = messages.read().decode(errors="replace").strip().splitlines() or ["it says nothing"]
-            self.end()
             raise MmlaError("the process that decodes video does not start", why=said[-1]) from None
         messages.close()
 
