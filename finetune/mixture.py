@@ -9,16 +9,12 @@ without replacement: every row once, in a seeded permutation, before the next pe
 An epoch is as many positions as the datasets have rows, whatever the weights, rounded up to whole optimizer steps:
 with weights by size every row stands once in it (and the few that fill the last step already belong to the next round),
 with other weights it costs the same, while rows of small datasets come several times and those of large ones not all.
-
-With `Trainer`: give `MixtureOrder` as the train sampler, over all steps of the run at once. Accelerate then hands the
-batches of ``batch_size`` positions round to the ranks in turn, and on resuming skips those that were trained on. (An
-order per epoch would not do: with several processes, accelerate's loader that skips forgets to name the epoch.)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
@@ -30,9 +26,6 @@ Weighting = Literal["size", "equal", "temperature"]
 """``size``: as many rows as a dataset has. ``equal``: the same for all. ``temperature``: size ** (1 / temperature),
 between the two (1 is ``size``, the limit is ``equal``)."""
 WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
-
-CHUNK = 4096
-"""Positions worked out at once by an iterator."""
 
 
 def shares(sizes: Sequence[int], weighting: Weighting, temperature: float = 1.0) -> list[float]:
@@ -139,22 +132,6 @@ class Mixture:
     @property
     def _phases(self) -> Sequence[float]:
         return _phases(self.seed, len(self.sizes))
-
-
-@dataclass(frozen=True)
-class MixtureOrder:
-    """The first `length` positions of a mixture, as a sampler of a `DataLoader`."""
-
-    mixture: Mixture
-    length: int
-    """Rows of the whole run: steps x batch size x gradient accumulation x processes."""
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        for start in range(0, self.length, CHUNK):
-            yield from self.mixture.rows(start, min(start + CHUNK, self.length)).tolist()
 
 
 def _occurrences_before(time: float, share: float, phase: float) -> int:

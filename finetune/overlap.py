@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmla_tasks.errors import DataError
 from mmla_tasks.records import Clip, Document
 from mmla_tasks.sources import SOURCES
 
@@ -67,13 +68,29 @@ class Overlap:
         out = self.overlapping(task)
         return [index for index in range(self.train_rows[task]) if index not in out]
 
+    def left_of(self, train: Mapping[str, Sequence[Document]]) -> dict[str, list[Document]]:
+        """The train rows that have nothing in common with any test row.
+
+        Raises:
+            DataError: none is left of a task.
+        """
+        left = {task: [rows[index] for index in self.without(task)] for task, rows in train.items()}
+        for task, rows in left.items():
+            if not rows:
+                raise DataError(
+                    f"every train row of {task} stands in test too, so that nothing is left to train on",
+                    rows=self.train_rows[task],
+                    next="leave the task or exclude_test_overlap out",
+                )
+        return left
+
     @property
     def found(self) -> list[Pair]:
         """The pairs that have something in common."""
         return [pair for pair in self.pairs if pair.text_and_label or pair.clip]
 
     def facts(self, *, excluded: bool) -> dict[str, Any]:
-        """Plain values for training.json, results and score card.
+        """Plain values for training.json and results; `harness_ext.training` puts them into words.
 
         Args:
             excluded: Whether the overlapping train rows were taken out before training.
@@ -86,13 +103,18 @@ class Overlap:
         pairs = [
             {name: getattr(pair, name) for name in counts} | {"train_rows": len(pair.train_rows)} for pair in self.found
         ]
-        return {
-            "compared": COMPARED,
-            "excluded": excluded,
-            "tasks": tasks,
-            "pairs": pairs,
-            "in_words": list(_sentences(self, excluded)),
-        }
+        return {"compared": COMPARED, "excluded": excluded, "tasks": tasks, "pairs": pairs}
+
+    def report(self, *, excluded: bool) -> Iterator[str | Table]:
+        """What is shown before training: a table, and what was done about it; nothing where there is no overlap."""
+        out = sum(len(self.overlapping(task)) for task in self.train_rows)
+        if out:
+            yield "test rows that stand in train too:"
+            yield self.table()
+            rows = f"{out:,} of {sum(self.train_rows.values()):,} train rows"
+            yield (
+                f"{rows} are left out" if excluded else f"{rows} are trained on; exclude_test_overlap leaves them out"
+            )
 
     def table(self) -> Table:
         """One line for each pair that has something in common."""
@@ -118,6 +140,25 @@ def overlap(train: Sequence[TaskRows], test: Sequence[TaskRows]) -> Overlap:
     same_bytes = _digests([*train, *test])
     pairs = [_pair(of_train, of_test, same_bytes) for of_train in train for of_test in test]
     return Overlap({rows.task: len(rows.documents) for rows in train}, pairs)
+
+
+def overlap_with_test(tasks: Mapping[str, Any], train: Mapping[str, Sequence[Document]]) -> Overlap:
+    """Compare the train rows of tasks with their test splits, as far as these are there.
+
+    Args:
+        tasks: Leaf name -> task.
+        train: Leaf name -> the rows that would be trained on.
+    """
+
+    def rows(name: str, documents: Sequence[Document]) -> TaskRows:
+        spec = tasks[name].spec
+        return TaskRows(name, spec.dataset, spec.dimension, documents)
+
+    tested = [name for name, task in tasks.items() if task.dataset_files.has("test")]
+    return overlap(
+        [rows(name, documents) for name, documents in train.items()],
+        [rows(name, tasks[name].split("test").documents) for name in tested],
+    )
 
 
 def _pair(train: TaskRows, test: TaskRows, same_bytes: Mapping[str, str]) -> Pair:
@@ -174,20 +215,3 @@ def _digests(rows: Iterable[TaskRows]) -> dict[str, str]:
                 by_size[clip["size"]][clip["path"]] = clip, f"{of_task.task} id {document['id']}"
     alike = [file for files in by_size.values() if len(files) > 1 for file in files.values()]
     return {clip["path"]: clip_digest(clip, who=who) for clip, who in alike}
-
-
-def _sentences(found: Overlap, excluded: bool) -> Iterator[str]:
-    """What a reader of the scores must know, for people."""
-    for pair in found.found:
-        shares = [
-            f"{count:,} {how}"
-            for count, how in ((pair.text_and_label, "with the same text and label"), (pair.clip, "with the same clip"))
-            if count
-        ]
-        yield f"{pair.test}: of {pair.test_rows:,} test rows stand in train of {pair.train}: {', '.join(shares)}"
-    out = sum(len(found.overlapping(task)) for task in found.train_rows)
-    if out:
-        rows = f"{out:,} overlapping train row{'s' * (out != 1)}"
-        yield (
-            f"{rows} left out of training" if excluded else f"{rows} trained on; --exclude_test_overlap leaves them out"
-        )

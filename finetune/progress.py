@@ -62,8 +62,8 @@ class RunReporter(Reporter):
             f"   ({look.rows} rows, {look.seconds:.1f} s){note}"
         )
 
-    def say(self, line: str) -> None:
-        """Anything else."""
+    def say(self, line: Any) -> None:
+        """Anything else: a line, or a table of rich."""
         self.console.print(line, highlight=False)
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ from finetune.examples import Example, documents_of, examples_of, tasks_of
 from finetune.mixture import Mixture
 from finetune.order import Order, order_of
 from finetune.output import RECORD, Output
+from finetune.overlap import Overlap, overlap_with_test
 from harness_ext.ranks import Ranks
 from mmla_tasks.errors import MissingExtraError
 
@@ -28,6 +29,8 @@ class Data:
     tasks: dict[str, Any]
     train: dict[str, list[Any]]
     dev: dict[str, list[Any]]
+    overlap: Overlap
+    """What the train splits have in common with the test splits."""
 
     @property
     def method(self) -> str:
@@ -46,13 +49,15 @@ class Data:
 
 
 def data_of(config: Config) -> Data:
-    """Read train and dev of all tasks.
+    """Read train and dev of all tasks; train without what stands in test, where that is asked for.
 
     Raises:
-        MmlaError: unknown tasks, bad or absent data.
+        MmlaError: unknown tasks, bad or absent data, or nothing left to train on.
     """
     tasks = tasks_of(config)
-    return Data(tasks, documents_of(tasks, "train"), documents_of(tasks, "dev"))
+    train, dev = documents_of(tasks, "train"), documents_of(tasks, "dev")
+    found = overlap_with_test(tasks, train)
+    return Data(tasks, found.left_of(train) if config.exclude_test_overlap else train, dev, found)
 
 
 def run(config: Config, reporter: Any = None) -> dict[str, Any]:
@@ -100,6 +105,8 @@ def _trained(config: Config, output: Output, ranks: Ranks, reporter: Any) -> dic
 
     reporter = reporter if reporter is not None and ranks.is_first else Reporter()
     data = data_of(config)
+    for line in data.overlap.report(excluded=config.exclude_test_overlap):
+        reporter.say(line)
     zero = deepspeed_settings(config.deepspeed) if config.deepspeed else None
     arguments = training_arguments(config, output, zero)  # before the model: under ZeRO-3 it is loaded in parts
     set_seed(config.seed)
@@ -144,6 +151,7 @@ def _positions(backend: Any, inputs: Mapping[str, Any]) -> Any:
 
 def training_arguments(config: Config, output: Output, deepspeed: dict[str, Any] | None) -> Any:
     """What `Trainer` is told."""
+    import torch
     from transformers import TrainingArguments
 
     from finetune.model import precision
@@ -160,6 +168,7 @@ def training_arguments(config: Config, output: Output, deepspeed: dict[str, Any]
         bf16=precision(config) == "bfloat16",
         **({"gradient_checkpointing": True} if config.gradient_checkpointing else {}),
         deepspeed=deepspeed,
+        use_cpu=not torch.cuda.is_available(),  # or, under DeepSpeed, each process takes itself for the only one
         seed=config.seed,
         max_steps=1,  # set when the data is known
         logging_strategy="no",
@@ -233,7 +242,7 @@ def _finished(
         },
         "steps": trainer.state.global_step,
         "examples": rows,
-        "overlap": None,
+        "overlap": data.overlap.facts(excluded=config.exclude_test_overlap),
         "bad_clips": {"policy": config.on_bad_clip, "train": bad_clips, "dev": trainer.dev.skipped},
         "processes": ranks.count,
         "versions": versions(),

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -43,8 +44,8 @@ class Reporter:
     def looked(self, look: Look, best: bool) -> None:
         """Dev was looked at."""
 
-    def say(self, line: str) -> None:
-        """Anything else."""
+    def say(self, line: Any) -> None:
+        """Anything else: a line, or a table of rich."""
 
     def stop(self) -> None:
         """End, also after an error."""
@@ -230,12 +231,19 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self._total_loss_scalar += loss
         self._globalstep_last_logged = step
         values = {"loss": loss, "lr": float(rate or 0.0), "seconds": round(time.monotonic() - self._step_began, 3)}
+        rows = {"rows": self._rows_by_task()} if len(self.dev.tasks) > 1 else {}
         if self.is_world_process_zero():
-            self.output.append(LOG, {"step": step, **values})
+            self.output.append(LOG, {"step": step, **values, **rows})
         self.reporter.step(step, loss, values["lr"])
         norm = {} if grad_norm is None else {"grad_norm": float(grad_norm)}
         self.control.should_log = False
         self.log({"loss": loss, "learning_rate": values["lr"], **norm})
+
+    def _rows_by_task(self) -> dict[str, int]:
+        """How many rows of each task the step was of, in all processes."""
+        own = Counter(name.partition(" id ")[0] for names, _ in self._own_losses for name in names)
+        counts: Counter[str] = sum(self.gather(own), Counter())
+        return {task: counts[task] for task in self.dev.tasks}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Hand values to TensorBoard or W&B, where asked for. Our own log is `log.jsonl`."""

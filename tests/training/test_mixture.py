@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.mixture import CHUNK, WEIGHTINGS, Mixture, MixtureOrder, shares
+from finetune.mixture import WEIGHTINGS, Mixture, shares
 
 sizes = st.lists(st.integers(1, 400), min_size=1, max_size=12)
 seeds = st.integers(0, 2**31)
@@ -99,35 +99,6 @@ def test_rounds_and_seeds_differ() -> None:
     assert one.rows(0, 70).tolist() != one.rows(70, 140).tolist()
 
 
-def test_an_order_over_chunks_is_the_sequence() -> None:
-    mixture = Mixture.of([1334, 414, 3161], "equal", seed=7)
-    order = MixtureOrder(mixture, 2 * CHUNK + 17)
-    assert len(order) == 2 * CHUNK + 17
-    assert list(order) == mixture.rows(0, 2 * CHUNK + 17).tolist()
-
-
 def test_steps_of_an_epoch_are_whole() -> None:
     assert Mixture.of([10, 7], seed=0).steps_per_epoch(4) == 5
     assert Mixture.of([10, 6], seed=0).steps_per_epoch(4) == 4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_accelerate_hands_ranks_disjoint_batches_and_resumes_where_it_stopped(processes: int) -> None:
-    """The loaders that `Trainer` makes of the order: together the sequence, and after skipping the rest of it."""
-    from accelerate.data_loader import prepare_data_loader, skip_first_batches
-    from torch.utils.data import DataLoader
-
-    batch, steps, stopped = 4, 12, 7
-    mixture = Mixture.of([30, 11, 5], "equal", seed=3)
-    rows = mixture.rows(0, steps * batch * processes)
-
-    def loader(rank: int) -> DataLoader[int]:
-        order = MixtureOrder(mixture, steps * batch * processes)
-        plain = DataLoader(range(46), batch_size=batch, sampler=order)
-        return prepare_data_loader(plain, num_processes=processes, process_index=rank, put_on_device=False)
-
-    for rank in range(processes):
-        share = [step.tolist() for step in loader(rank)]
-        assert share == rows.reshape(steps, processes, batch)[:, rank].tolist()
-        assert [step.tolist() for step in skip_first_batches(loader(rank), stopped)] == share[stopped:]

@@ -151,20 +151,14 @@ def some() -> tuple[Sequence[TaskRows], Sequence[TaskRows]]:
 
 
 @pytest.mark.parametrize("excluded", [True, False])
-def test_facts_are_plain_and_say_it_in_words(excluded: bool) -> None:
+def test_facts_are_plain(excluded: bool) -> None:
     facts: dict[str, Any] = overlap(*some()).facts(excluded=excluded)
     assert json.loads(json.dumps(facts)) == facts
     assert facts["tasks"] == {"emotion_x": {"train_rows": 2, "overlapping": 2}}
     assert facts["pairs"] == [
         {"train": "emotion_x", "test": "emotion_x", "test_rows": 3, "text_and_label": 1, "clip": 1, "train_rows": 2}
     ]
-    one, two = facts["in_words"]
-    assert "of 3 test rows stand in train of emotion_x: 1 with the same text and label, 1 with the same clip" in one
-    assert two == (
-        "2 overlapping train rows left out of training"
-        if excluded
-        else "2 overlapping train rows trained on; --exclude_test_overlap leaves them out"
-    )
+    assert facts["excluded"] == excluded
 
 
 def test_the_table_names_the_pairs_with_something_in_common(capsys: pytest.CaptureFixture[str]) -> None:
