@@ -2,8 +2,8 @@
 
     MMLA_DATA_DIR=/data/mmla python benchmarks/learns_texts.py MIntRec MUStARD --work runs/learns
 
-For each dataset one `mmla finetune run` (training, selection on dev by ranked labels, evaluation on test by ranked labels),
-which goes on where it stopped; then one table over all of them.
+For each dataset one `mmla finetune run`: training, selection on dev and evaluation on test by ranked labels. It goes on
+where it stopped. Then one table over all of them.
 """
 
 from __future__ import annotations
