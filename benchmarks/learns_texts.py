@@ -33,7 +33,8 @@ def main() -> None:
     for dataset in args.datasets:
         subprocess.run(command(dataset, args.work / dataset), check=True)
     print(
-        "| dataset | train rows | steps | dev before | dev selected | test | 95 % | majority |\n|---|---|---|---|---|---|---|---|"
+    print("| dataset | train rows | steps | dev before | dev selected | test | 95 % | majority |")
+    print("|---|---|---|---|---|---|---|---|")
     )
     for dataset in args.datasets:
         print(row(dataset, args.work / dataset))
