@@ -27,15 +27,13 @@ SETTINGS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("datasets", nargs="*", default=["MIntRec", "MUStARD"], choices=[*SETTINGS, []])
+    parser.add_argument("datasets", nargs="+", choices=SETTINGS)
     parser.add_argument("--work", type=Path, default=Path("runs/learns"))
     args = parser.parse_args()
     for dataset in args.datasets:
         subprocess.run(command(dataset, args.work / dataset), check=True)
-    print(
     print("| dataset | train rows | steps | dev before | dev selected | test | 95 % | majority |")
     print("|---|---|---|---|---|---|---|---|")
-    )
     for dataset in args.datasets:
         print(row(dataset, args.work / dataset))
 
