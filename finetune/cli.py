@@ -8,6 +8,7 @@ from mmla_tasks.errors import UsageError, suggest
 
 SUB_VERBS = {
     "run": "train on a config, select by label accuracy on dev, and evaluate",
+    "check": "list every fault of a config at once, and print one example with its masked labels",
     "recipe": "print the published hyperparameters of a model and a dataset as a config",
     "sweep": "run a grid of configs and tell which answers dev best",
     "merge": "write an adapter and its base as one model, and compare the two",

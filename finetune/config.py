@@ -117,7 +117,8 @@ class Config(Section):
     data_dir: str | None = None
     data_revision: str | None = None
     modality: Literal["text+video", "text", "video"] | None = None
-    """What the model is shown; None as each task says."""
+    """What the model is shown; None as each task says. With ``text``, `frames` and `train_vision` change nothing: one
+    flag makes the text-only run of a config."""
     output_dir: Path = Path("runs/finetune")
     adapter: Literal["lora", "none"] = "lora"
     """``none`` trains the weights of the model itself."""
@@ -171,6 +172,11 @@ class Config(Section):
         return self
 
     @property
+    def trains_vision(self) -> bool:
+        """Whether the vision tower learns: what is never used would have no gradient."""
+        return self.train_vision and self.modality != "text"
+
+    @property
     def steps_between_saves(self) -> int:
         """Steps between two checkpoints."""
         return self.save_every or self.selection.every
@@ -184,10 +190,8 @@ def _contradictions(config: Config) -> Iterator[str]:
     """Faults between keys, as ``key: what``."""
     if config.adapter == "none" and config.lora != Lora():
         yield "lora: goes with `adapter: lora`, and `adapter: none` is asked for"
-    if config.modality == "text" and config.frames.given:
-        yield "frames: nothing is shown with `modality: text`"
-    if config.modality == "text" and config.train_vision:
-        yield "train_vision: nothing is shown with `modality: text`"
+    if config.on_bad_clip == "text" and (config.deepspeed or "").startswith("zero3"):
+        yield "on_bad_clip: `text` makes batches without clips, for which others under zero3 wait: `error` or `skip`"
     try:
         _ = config.frames.policy
     except UsageError as error:

@@ -74,6 +74,8 @@ def documents_of(tasks: Mapping[str, Any], split: str) -> dict[str, list[Any]]:
             file=f"{first.dataset_files.files[split]} (missing)",
             next="leave these tasks out, or bring their split",
         )
+    for task in tasks.values():
+        task.draw_clips(split)
     return {name: list(task.split(split).documents) for name, task in tasks.items()}
 
 

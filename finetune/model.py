@@ -67,7 +67,7 @@ def trainable(config: Config, loaded: Loaded) -> Any:
     """
     model = loaded.model
     if config.adapter == "none":
-        _train_weights(model, config.train_vision)
+        _train_weights(model, config.trains_vision)
         return model
     from peft import LoraConfig, get_peft_model
 
@@ -121,7 +121,7 @@ def lora_layers(model: Any, config: Config) -> list[str]:
     Raises:
         ModelError: a target matches no linear layer.
     """
-    known = linear_layers(model, config.train_vision)
+    known = linear_layers(model, config.trains_vision)
     wanted = [config.lora.targets] if isinstance(config.lora.targets, str) else config.lora.targets
     if wanted == [ALL_LINEAR]:
         return known

@@ -151,6 +151,7 @@ def _positions(backend: Any, inputs: Mapping[str, Any]) -> Any:
 
 def training_arguments(config: Config, output: Output, deepspeed: dict[str, Any] | None) -> Any:
     """What `Trainer` is told."""
+    import torch
     from transformers import TrainingArguments
 
     from finetune.model import precision
@@ -167,6 +168,7 @@ def training_arguments(config: Config, output: Output, deepspeed: dict[str, Any]
         bf16=precision(config) == "bfloat16",
         **({"gradient_checkpointing": True} if config.gradient_checkpointing else {}),
         deepspeed=deepspeed,
+        use_cpu=not torch.cuda.is_available(),  # or, under DeepSpeed, each process takes itself for the only one
         seed=config.seed,
         max_steps=1,  # set when the data is known
         logging_strategy="no",

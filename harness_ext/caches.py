@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness_ext.frame_cache import frame_cache_bytes
-from harness_ext.video import cache_folder
+from mmla_tasks.places import cache_folder
 
 
 @dataclass(frozen=True)

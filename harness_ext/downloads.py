@@ -1,22 +1,26 @@
 """The benchmark's texts and clips from the Hub into a data root, in any number of interrupted goes.
 
-huggingface_hub fetches files (resumed, whole or not at all); `mmla_tasks.archives` takes the clips out. What is done is
-noted beside the data (`mmla_tasks.received`), so that a repeated command does only what is left.
+huggingface_hub fetches texts, whole or not at all. Archives are fetched with its HTTP client into a part that the next
+command goes on with, and compared with the Hub's digest: its own download begins anew in every process, and one that
+is killed leaves its gigabytes behind (2.4). `mmla_tasks.archives` takes the clips out. What is done is noted beside the
+data (`mmla_tasks.received`), so that a repeated command does only what is left.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
-from mmla_tasks.archives import Extracted, extract_clips, is_archive
+from mmla_tasks.archives import ARCHIVE_SUFFIXES, Extracted, extract_clips, is_archive
+from mmla_tasks.documents import squeezed
 from mmla_tasks.errors import DataError, UsageError, suggest
 from mmla_tasks.received import NOTES, Received, read_clip_digests, write_clip_digests
 from mmla_tasks.sources import HUB_REPOSITORY, SOURCES, SPLITS, Source
@@ -32,6 +36,8 @@ class Remote:
     commit: str
     files: Mapping[str, int]
     """Path -> bytes."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Path -> digest, of large files."""
 
     def texts_of(self, source: Source) -> list[str]:
         """Its split files."""
@@ -44,7 +50,8 @@ class Remote:
             DataError: The repository holds none, although videos are published.
         """
         inside = [path for path in self.files if path.startswith(f"{source.folder}/") and is_archive(path)]
-        alike = [path for path in self.files if is_archive(path) and _folded(path).startswith(_folded(source.folder))]
+        spelt = {squeezed(name) for name in (source.folder, source.clip_prefix, source.archive)}
+        alike = [path for path in self.files if is_archive(path) and squeezed(_archive_stem(path)) in spelt]
         if source.videos_published and not (inside or alike):
             there = [path for path in self.files if path.startswith(f"{source.folder}/")]
             raise DataError(
@@ -112,7 +119,9 @@ def look_up(revision: str | None) -> Remote:
 
     with _hub_faults(revision):
         info = HfApi().dataset_info(HUB_REPOSITORY, revision=revision, files_metadata=True)
-    return Remote(str(info.sha), {file.rfilename: int(file.size or 0) for file in info.siblings or ()})
+    files = list(info.siblings or ())
+    digests = {file.rfilename: str(file.lfs.sha256) for file in files if file.lfs}
+    return Remote(str(info.sha), {file.rfilename: int(file.size or 0) for file in files}, digests)
 
 
 def download(wanted: Wanted, remote: Remote, progress: Progress | None = None) -> Iterator[Outcome]:
@@ -159,7 +168,7 @@ def _texts(source: Source, wanted: Wanted, remote: Remote, progress: Progress) -
 
 
 def _clips(source: Source, name: str, wanted: Wanted, remote: Remote, progress: Progress) -> Extracted:
-    archive, size = _fetch(name, wanted, remote, progress), remote.files[name]
+    archive, size = _fetch_archive(name, wanted, remote, progress), remote.files[name]
     return extract_clips(
         archive,
         wanted.root / source.folder / "video",
@@ -184,6 +193,61 @@ def _fetch(name: str, wanted: Wanted, remote: Remote, progress: Progress) -> Pat
         )
 
 
+def _fetch_archive(name: str, wanted: Wanted, remote: Remote, progress: Progress) -> Path:
+    """Fetch what is missing of an archive; it has its name only when it is whole and what the Hub says it is.
+
+    Raises:
+        DataError: No network, or what came is something else.
+    """
+    path, part = wanted.root / name, _part(wanted.root, name, remote)
+    if _is_as_on_hub(path, name, remote):
+        return path
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with _hub_faults(wanted.revision, name), part.open("ab") as opened:
+        _fetch_rest(opened, name, remote, progress)
+    if not _is_as_on_hub(part, name, remote):
+        part.unlink()
+        raise DataError(
+            f"{name} did not arrive as the Hub has it",
+            expected=f"{remote.files[name]:,} bytes, SHA-256 {remote.sha256.get(name, 'unknown')}",
+            next="what came was deleted; the same command fetches it again",
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.replace(path)
+    return path
+
+
+def _fetch_rest(opened: BinaryIO, name: str, remote: Remote, progress: Progress) -> None:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    size, have = remote.files[name], opened.seek(0, os.SEEK_END)
+    if have > size:
+        opened.truncate(have := 0)
+    if have < size:
+        http_get(
+            hf_hub_url(HUB_REPOSITORY, name, repo_type="dataset", revision=remote.commit, endpoint=_endpoint()),
+            opened,
+            resume_size=have,
+            headers=build_hf_headers(),
+            expected_size=size,
+            tqdm_class=progress.bar,
+        )
+
+
+def _part(root: Path, name: str, remote: Remote) -> Path:
+    """What came so far of an archive; content decides the name, so that parts of two revisions do not mix."""
+    return root / NOTES / "parts" / f"{remote.sha256.get(name, remote.commit)[:16]}-{PurePosixPath(name).name}"
+
+
+def _is_as_on_hub(path: Path, name: str, remote: Remote) -> bool:
+    """Whether a file has the size and, where the Hub tells it, the digest."""
+    if not path.is_file() or path.stat().st_size != remote.files[name]:
+        return False
+    return name not in remote.sha256 or _sha256(path) == remote.sha256[name]
+
+
 def _add(total: Extracted, part: Extracted) -> None:
     total.written += part.written
     total.kept += part.kept
@@ -202,8 +266,9 @@ def needed_bytes(wanted: Wanted, remote: Remote) -> tuple[int, int]:
         missing = [name for name in (*remote.texts_of(source), *open_ones) if not (wanted.root / name).is_file()]
         fetch += sum(remote.files[name] for name in missing)
         clips += 0 if wanted.repair else int(GROWTH * sum(remote.files[name] for name in open_ones))
-    partial = wanted.root.glob(".cache/huggingface/download/**/*.incomplete")
-    return max(fetch - sum(file.stat().st_size for file in partial), 0), clips
+        parts = [part for name in missing if (part := _part(wanted.root, name, remote)).is_file()]
+        fetch -= sum(part.stat().st_size for part in parts)
+    return max(fetch, 0), clips
 
 
 def _check_space(wanted: Wanted, remote: Remote) -> None:
@@ -248,8 +313,11 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _folded(name: str) -> str:
-    return "".join(c for c in PurePosixPath(name).name.casefold() if c.isalnum())
+def _archive_stem(path: str) -> str:
+    """``Ch-simsv2`` of ``CH-SIMSv2.0/Ch-simsv2_video.tar.gz``."""
+    name = PurePosixPath(path).name.casefold()
+    stem = name.removesuffix(next(suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)))
+    return re.sub(r"[-_ ]?videos?$", "", stem)
 
 
 # ── what the Hub says ─────────────────────────────────────────────────────────────────────────────────────────────

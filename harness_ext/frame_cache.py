@@ -26,6 +26,7 @@ from harness_ext import video
 from harness_ext.environment import number_from_environment
 from harness_ext.frame_policy import FramePolicy
 from harness_ext.video import Frames
+from mmla_tasks.places import cache_folder
 from mmla_tasks.records import Clip
 
 __all__ = ["FrameCache", "frame_cache_bytes", "frames_of"]
@@ -82,7 +83,7 @@ def _cached(clip: Clip, policy: FramePolicy, who: str) -> Frames:
     bound = frame_cache_bytes()
     if not bound:
         return video.decode(clip, policy, who=who)
-    cache, key = _cache_at(video.cache_folder() / "frames", bound), _key(clip, policy, who)
+    cache, key = _cache_at(cache_folder() / "frames", bound), _key(clip, policy, who)
     frames = cache.get(key)
     if frames is None:
         frames = video.decode(clip, policy, who=who)

@@ -38,7 +38,7 @@ class Holding:
     dataset: str
     splits: Mapping[str, SplitHolding]
     clip_bytes: int
-    """Of all clip files, also those that no row names."""
+    """Of all video files, also those that no row names; a file shared with another dataset counts here too."""
     licence: str
     commit: str | None
     """Of the Hub dataset, where `mmla data download` noted it."""
@@ -100,10 +100,13 @@ def _configs() -> dict[str, Mapping[str, Any]]:
 
 
 def _clip_bytes(folder: Path) -> int:
-    if not folder.is_dir():
-        return 0
-    with os.scandir(folder) as entries:
-        return sum(e.stat().st_size for e in entries if e.name.casefold().endswith(CLIP_SUFFIXES) and e.is_file())
+    """Clips, and the files that segments lie in."""
+    return sum(
+        os.stat(os.path.join(parent, name)).st_size
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name.casefold().endswith(CLIP_SUFFIXES)
+    )
 
 
 def _next_step(holding: Holding, source: Source, received: Received | None) -> str:

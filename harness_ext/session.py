@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -20,8 +21,10 @@ from harness_ext.prefetch import DecodeLimits
 from harness_ext.ranks import Ranks
 from harness_ext.requests import Request, Response
 from harness_ext.timings import Timings
+from mmla_tasks.documents import VIDEO_FOLDER
 from mmla_tasks.errors import ClipError, UsageError
 from mmla_tasks.records import Clip
+from mmla_tasks.sources import SOURCES
 
 
 class Backend(Protocol):
@@ -319,10 +322,18 @@ def _is_sampled(request: Request) -> bool:
     return bool(request.gen_kwargs.get("do_sample"))
 
 
-NEXT_WITHOUT_CLIP = "get the clip, or run with --on_bad_clip skip      --modality text asks without video"
+def _next_without(clip: Clip) -> str:
+    """What brings the clip, where its folder is one of the benchmark's, and what does without it."""
+    folder = next((path.parent.name for path in Path(clip["path"]).parents if path.name == VIDEO_FOLDER), "")
+    source = SOURCES.get(folder)
+    if source is None:
+        step = "get the clip"
+    else:
+        step = f"mmla data download {folder} --repair" if source.videos_published else source.next_step_for_videos
+    return f"{step}      or run with --on_bad_clip skip      --modality text asks without video"
 
 
-def missing_clip(task: str, doc_id: str, clip: Clip, also: int = 0, next: str = NEXT_WITHOUT_CLIP) -> ClipError:
+def missing_clip(task: str, doc_id: str, clip: Clip, also: int = 0, next: str | None = None) -> ClipError:
     """The error for a clip that is not there or empty; `also` counts further ones of the same task."""
     missing = clip["size"] is None
     state = "is missing" if missing else "can't be read"
@@ -331,7 +342,7 @@ def missing_clip(task: str, doc_id: str, clip: Clip, also: int = 0, next: str = 
         file=f"{clip['path']} ({'missing' if missing else '0 bytes'})",
         why=None if missing else "the file is empty; the archive may have been extracted only in part",
         also=f"{also:,} more clips of this task are missing or empty" if also else None,
-        next=next,
+        next=next or _next_without(clip),
     )
 
 

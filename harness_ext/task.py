@@ -332,10 +332,26 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
         if beside is not None:
             return beside
         self.root = DataRoot.choose(self.choices.data_dir, self.choices.data_revision)
+        return self._in_root(self.root, "test")
+
+    def _in_root(self, root: DataRoot, split: str) -> Dataset:
+        """Find the files under the data root; of the sample, the clips of one split are drawn."""
         with _drawing_bar(self.spec.dataset) as on_progress:
-            return self.root.dataset(
-                self.spec.dataset, labels_of=packaged_labels, with_clips=self.has_video, on_progress=on_progress
+            return root.dataset(
+                self.spec.dataset,
+                labels_of=packaged_labels,
+                with_clips=self.has_video,
+                splits=(split,),
+                on_progress=on_progress,
             )
+
+    def draw_clips(self, split: str) -> None:
+        """Draw the sample's clips of a split, those that are not there yet; no other data has clips to draw.
+
+        Those of the test split are there when the task is built.
+        """
+        if self.root is not None and self.root.is_sample:
+            self._in_root(self.root, split)
 
     def split(self, name: str, *, asked_by: str = "") -> Split:
         """Read one split, once.

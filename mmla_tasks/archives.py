@@ -31,6 +31,8 @@ ASIDE: Final = ".aside"
 CHUNK: Final = 1 << 20
 HEADER_BYTES: Final = 1 << 24
 """What an archive may ask to hold in memory at once; a tar header says how long the name after it is."""
+END_BYTES: Final = 1024
+"""Zeros that end a tar file."""
 NAME_BYTES: Final = 255
 """What file systems take."""
 
@@ -179,7 +181,7 @@ def _oddity(member: _Member, seen: dict[str, str]) -> str | None:
 
 def _take(archive: Path, member: _Member, target: Path, aside: Path, replace: bool, out: Extracted) -> None:
     """Write one clip, unless it is there."""
-    here = target.stat().st_size if target.exists() else None
+    here = (target.stat().st_size if target.exists() else None) or None  # an empty file is nobody's clip
     write = here is None or replace
     out.sha256[target.name] = digest = _copy(archive, member, aside if write else None)
     if here is not None and (here == member.size if not write else _sha256(target) == digest):
@@ -255,6 +257,7 @@ def _tar_members(file: IO[bytes], archive: Path, bound: int) -> Iterator[_Member
         for info in tar:
             reader.member = info.name
             yield _Member(info.name, info.size, _tar_kind(info), lambda info=info: tar.extractfile(info))  # type: ignore[misc]
+        reader.check_end()
 
 
 def _tar_kind(info: tarfile.TarInfo) -> str:
@@ -286,12 +289,14 @@ class _ForwardReader:
     def __init__(self, file: IO[bytes], archive: Path, bound: int) -> None:
         self.member = "the first header"
         self._file, self._archive, self._bound, self._at = file, archive, bound, 0
+        self._tail = b""
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= HEADER_BYTES:
             raise _hostile(self._archive, f"after {self.member}", f"a header of {size:,} bytes")
         data = self._file.read(size)
         self._at += len(data)
+        self._tail = (self._tail + data)[-END_BYTES:] if data else self._tail
         if self._at > self._bound:
             why = f"with it the archive unpacks to more than {self._bound:,} bytes"
             raise _hostile(self._archive, self.member, why)
@@ -306,6 +311,14 @@ class _ForwardReader:
 
     def tell(self) -> int:
         return self._at
+
+    def check_end(self) -> None:
+        """Read on to the end: tarfile takes a damaged header, or no more bytes, for the end; gzip checks only there."""
+        while rest := self.read(CHUNK):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("there is more behind what looks like its end: a header is damaged")
+        if len(self._tail) < END_BYTES or self._tail.strip(b"\0"):
+            raise tarfile.ReadError("it has no end mark: it was cut short between two members")
 
 
 @contextmanager

@@ -137,10 +137,11 @@ class Dataset:
     def _attach_clips(self, documents: Documents) -> None:
         present, segments = _clip_files(str(self.clips)), segment_clips(self.clips)
         prefixes = [self.source.clip_prefix, self.name] if self.source else [self.name]
+        by_id = _clips_by_id(present, [*prefixes, *([self.source.archive] if self.source else [])])
         for document in documents:
             stems = [f"{prefix}_{document['id']}" for prefix in prefixes] + [document["id"]]
             found = next((present[s.casefold()] for s in stems if s.casefold() in present), None)
-            found = found or segments.get(document["id"])
+            found = found or segments.get(document["id"]) or by_id.get(document["id"].casefold())
             document["clip"] = found or _missing_clip(self.clips / f"{stems[0]}.mp4")
 
 
@@ -167,6 +168,22 @@ def _scan_clips(folder: str, _mtime_ns: int) -> dict[str, Clip]:
                     mtime_ns=stat.st_mtime_ns,
                 )
     return clips
+
+
+def _clips_by_id(present: Mapping[str, Clip], prefixes: Iterable[str]) -> dict[str, Clip]:
+    """Clips by what follows their prefix, whose spelling is uneven: ``UR-FUNNYv2_408``, ``AnnoMI_client_116_163``."""
+    known = {squeezed(prefix) for prefix in prefixes}
+    return {
+        stem[at + 1 :]: clip
+        for stem, clip in present.items()
+        for at, mark in enumerate(stem)
+        if mark == "_" and squeezed(stem[:at]) in known
+    }
+
+
+def squeezed(name: str) -> str:
+    """A name without case and punctuation, in which spellings of one name agree."""
+    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def _missing_clip(path: Path) -> Clip:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from mmla_tasks.documents import Dataset
 from mmla_tasks.errors import DataError, MmlaError, UsageError
+from mmla_tasks.places import download_folder
 from mmla_tasks.received import Received
 from mmla_tasks.sources import HUB_REPOSITORY, SOURCES, SPLITS
 
@@ -18,13 +19,6 @@ DATA_DIR_VARIABLE = "MMLA_DATA_DIR"
 SAMPLE_NOTE = "sample data, not a benchmark score"
 
 Kind = Literal["folder", "sample", "hub"]
-
-
-def download_folder() -> Path:
-    """Where `mmla data download` puts data that nobody gave another place: in the user's data folder."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("mmla-eval", appauthor=False)) / "data"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ class Source:
     """For datasets without a published archive: where the videos come from."""
     clusters: str = ""
     """What an id names up to its last underscore, such as ``dialogue``; empty where ids show nothing of that kind."""
+    archive: str = ""
+    """Name of the video archive without ``_video.tar.gz``; spelling is uneven: case and punctuation do not count."""
     recordings: str = ""
     """Folder of the dataset whose clips these are; where two datasets share it, equal ids name the same clip."""
 
@@ -65,10 +67,21 @@ def _source(
     licence: str = "not stated",
     videos: str = "",
     clusters: str = "",
+    archive: str = "",
     recordings: str = "",
 ) -> Source:
     rows = {"train": train, "dev": dev, "test": test}
-    return Source(folder, prefix or folder, rows, licence, not videos, videos, clusters, recordings or folder)
+    return Source(
+        folder,
+        prefix or folder,
+        rows,
+        licence,
+        videos_published=not videos,
+        how_to_get_videos=videos,
+        clusters=clusters,
+        archive=archive or folder,
+        recordings=recordings or folder,
+    )
 
 
 def _iemocap(folder: str, train: int, dev: int, test: int) -> Source:
@@ -96,7 +109,9 @@ SOURCES: dict[str, Source] = {
         _source(  # c7UH_rxdZv4$_$24
             "MOSI", 1284, 229, 686, licence="restricted (CMU-MultimodalSDK)", videos=_MOSI, clusters="video"
         ),
-        _source("CH-SIMSv2.0", 2713, 644, 1031, prefix="Ch-sims", clusters="video"),  # video_0001_0003
+        _source(  # video_0001_0003
+            "CH-SIMSv2.0", 2713, 644, 1031, prefix="Ch-sims", archive="Ch-simsv2", clusters="video"
+        ),
         _source("UR-FUNNY-v2", None, 980, 994, prefix="UR-FUNNY"),  # 408: a running number
         _source("MUStARD", 414, 138, 138, licence="MIT"),  # 1_162: one of two collections and a number
         _source("AnnoMi-client", 3123, 461, 1129, clusters="conversation"),  # 116_163

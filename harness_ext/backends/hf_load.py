@@ -309,6 +309,23 @@ def load_generation(pretrained: str, config: Any, **how: Any) -> Any:
         return GenerationConfig.from_model_config(config)
 
 
+def empty_model(pretrained: str, **how: Any) -> Any:
+    """A model without its weights, on the meta device; arguments as for `load_processor`.
+
+    Raises:
+        ModelError: Its config is not there, or transformers has no class for it.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    import torch
+    import transformers
+
+    source = ModelSource(pretrained, **how)
+    config = load_config(pretrained, **how)
+    kind = transformers.AutoModelForMultimodalLM if _is_multimodal(config) else transformers.AutoModelForCausalLM
+    with _saying("model", source), torch.device("meta"):
+        return kind.from_config(config, trust_remote_code=source.trust_remote_code)
+
+
 def layer_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     """Layer name -> shape of its weight, for a model of this config without its weights.
 

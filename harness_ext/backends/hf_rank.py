@@ -66,7 +66,8 @@ class LabelScorer:
         """
         import torch
 
-        with torch.inference_mode():
+        # A model that learns must not keep tensors of inference mode, in which ZeRO-3 gathers its weights.
+        with torch.inference_mode() if self.forward is self.model else torch.no_grad():
             if self._may_branch(inputs, answer):
                 scores = self._checked_tree(inputs, answer, alone)
                 if scores is not None:

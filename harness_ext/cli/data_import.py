@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.cli.data import add_data_dir, data_folder, on_this_root
 
 if TYPE_CHECKING:
     from harness_ext.imports.distributions import Distribution, Reader
@@ -69,7 +70,8 @@ def main(arguments: list[str]) -> int:
     placed = None if args.dry_run else _place(found, wanted, args.workers)
     _print_rows(found, wanted)
     for folder in set(known.folders) - {one.dataset.name for one in wanted}:
-        print(f"{folder} gets none: {root / folder} holds no texts      mmla data download {folder} --texts_only")
+        step = on_this_root(f"mmla data download {folder} --texts_only", args.data_dir)
+        print(f"{folder} gets none: {root / folder} holds no texts      {step}")
     _print_oddities(found, wanted, placed, None if args.all else SHOWN)
     _print_end(placed, args)
     return 1 if found.faults or (placed and placed.kept) else 0
@@ -179,8 +181,8 @@ def _print_listed(title: str, things: Sequence[object], shown: int | None) -> No
 
 def _print_end(placed: Placed | None, args: argparse.Namespace) -> None:
     if placed is None:
-        again = f"mmla data import {args.distribution} {args.path}"
-        print(f"\ndry run: nothing was written      {again}{f' --data_dir {args.data_dir}' if args.data_dir else ''}")
+        again = on_this_root(f"mmla data import {args.distribution} {shlex.quote(str(args.path))}", args.data_dir)
+        print(f"\ndry run: nothing was written      {again}")
         return
     words: dict[How, str] = {
         "linked": "shared by hard link",

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.cli.data import add_data_dir, data_folder, on_this_root
 
 if TYPE_CHECKING:
     from harness_ext.caches import CacheUse
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     root = data_folder(args.data_dir)
     holdings = [holding(root, dataset) for dataset in chosen(args.datasets)]
     used = caches()
-    print(_as_json(root, holdings, used) if args.json else "\n".join(_lines(root, holdings, used)))
+    print(_as_json(root, holdings, used) if args.json else "\n".join(_lines(root, holdings, used, args.data_dir)))
     return 0
 
 
@@ -44,7 +44,7 @@ def _as_json(root: Path, holdings: Sequence[Holding], used: Sequence[CacheUse]) 
     return json.dumps(value, indent=1, ensure_ascii=False)
 
 
-def _lines(root: Path, holdings: Sequence[Holding], used: Sequence[CacheUse]) -> Iterator[str]:
+def _lines(root: Path, holdings: Sequence[Holding], used: Sequence[CacheUse], data_dir: str | None) -> Iterator[str]:
     from rich.filesize import decimal
 
     yield f"data root   {root}{'' if root.is_dir() else '   (not there yet)'}"
@@ -52,9 +52,10 @@ def _lines(root: Path, holdings: Sequence[Holding], used: Sequence[CacheUse]) ->
     for one in holdings:
         splits = " ".join(_split(one, name, width) for name, width in (("train", 13), ("dev", 11), ("test", 11)))
         clips = f"{one.clips:,}/{one.rows:,}" if one.rows else "–"
-        yield f"{one.dataset:<17} {splits}   {clips:>15} {decimal(one.clip_bytes):>9}   {one.licence}"
+        size = decimal(one.clip_bytes) if one.clip_bytes else "–"
+        yield f"{one.dataset:<17} {splits}   {clips:>15} {size:>9}   {one.licence}"
     yield from _faults(holdings)
-    steps = [f"  {one.dataset:<17} {one.next_step}" for one in holdings if one.next_step]
+    steps = [f"  {one.dataset:<17} {on_this_root(one.next_step, data_dir)}" for one in holdings if one.next_step]
     yield from ["next", *steps] if steps else ["all texts and clips are there      mmla doctor probes the clips"]
     yield f"caches      {used[0].path.parent}   (may be deleted at any time)"
     for cache in used:

@@ -7,10 +7,10 @@ Digests of clips are those that `mmla data download` noted; clips that came anot
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.cli.data import add_data_dir, data_folder, on_this_root
 
 
 def main(arguments: list[str]) -> int:
@@ -40,10 +40,14 @@ def main(arguments: list[str]) -> int:
         for dataset in datasets:
             found = list(verified(root, dataset, on_clip))
             faults += len(found)
-            print(f"{dataset:<17} {f'{len(found)} faults' if found else 'as it should be'}")
+            print(f"{dataset:<17} {_counted(found) if found else 'as it should be'}")
             for fault in found:
-                print(f"  {fault.what}\n    {fault.mend}")
+                print(f"  {fault.what}\n    {on_this_root(fault.mend, args.data_dir)}")
     return 1 if faults else 0
+
+
+def _counted(faults: Sequence[object]) -> str:
+    return f"{len(faults)} fault{'s' * (len(faults) > 1)}"
 
 
 @contextmanager

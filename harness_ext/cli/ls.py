@@ -13,7 +13,8 @@ from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, packaged_labels, yaml_
 from harness_ext.taskfile import TaskFile, dataset_beside
 from mmla_tasks.documents import Dataset, clip_counts
 from mmla_tasks.errors import DataError
-from mmla_tasks.root import SAMPLE_NOTE, DataRoot, download_folder
+from mmla_tasks.places import download_folder
+from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 from mmla_tasks.sources import SOURCES
 
 

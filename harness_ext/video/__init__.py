@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness_ext.frame_policy import FramePolicy
-from harness_ext.video.digests import cache_folder, clip_digest
+from harness_ext.video.digests import clip_digest
 from harness_ext.video.files import UnreadableError, clip_error, source_of
 from harness_ext.video.frames import Frames, fingerprint, frames_metadata, pixel_digest, reader_versions
 from harness_ext.video.isolation import WORKERS, Answer
 from harness_ext.video.probing import Probe
 from harness_ext.video.sheet import contact_sheet
+from mmla_tasks.places import cache_folder
 from mmla_tasks.records import Clip
 
 if TYPE_CHECKING:

@@ -1,16 +1,15 @@
-"""A clip's content as a digest, computed once for each file; and the folder of all caches."""
+"""A clip's content as a digest, computed once for each file."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
-from pathlib import Path
 
 from harness_ext.video.files import Source, UnreadableError, clip_error, source_of
+from mmla_tasks.places import cache_folder
 from mmla_tasks.records import Clip
 
 STORE = "digests.sqlite"
@@ -81,10 +80,3 @@ def _digest_store() -> sqlite3.Connection:
         "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
     )
     return store
-
-
-def cache_folder() -> Path:
-    """MMLA_CACHE_DIR, else the user's cache folder; it may not exist yet."""
-    import platformdirs
-
-    return Path(os.environ.get("MMLA_CACHE_DIR") or platformdirs.user_cache_dir("mmla-eval"))

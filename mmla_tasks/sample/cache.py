@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmla_tasks.errors import DataError
+from mmla_tasks.places import CACHE_VARIABLE, cache_folder
 from mmla_tasks.sample import draw
 from mmla_tasks.sample.rows import SAMPLE_NOTE, Row, dataset_rows, rows_asked_for
 
-CACHE_VARIABLE = "MMLA_CACHE_DIR"
 GENERATOR_VERSION = 2
 """Raise it when rows or pictures change: the old cache is then left alone and a new one made."""
 
@@ -95,7 +95,7 @@ def sample_root(
     """
     test_rows = rows_asked_for(spec)
     _check_label_counts(datasets)
-    root = _cache_folder() / _digest(test_rows, datasets, prefixes)
+    root = cache_folder() / "sample" / _digest(test_rows, datasets, prefixes)
     with _cache_faults(root):
         if not root.is_dir():
             with _lock(root):
@@ -114,15 +114,6 @@ def _check_label_counts(datasets: Mapping[str, Sequence[str]]) -> None:
                 f"the sample has no rows for {name}: {len(labels)} labels, where 2 to {draw.MAX_LABELS} can be drawn",
                 next="name a data root with --data_dir",
             )
-
-
-def _cache_folder() -> Path:
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given).expanduser().absolute() / "sample"
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("mmla-eval", appauthor=False)) / "sample"
 
 
 def _digest(test_rows: int | None, datasets: Mapping[str, Sequence[str]], prefixes: Mapping[str, str]) -> str:
@@ -213,12 +204,12 @@ def _drawings(
 
 
 def _make_clips(root: Path, drawings: Sequence[_Drawing], on_progress: Progress | None) -> None:
-    """Draw what is missing. A clip that is in its place is whole, so an interrupted run goes on where it stopped."""
-    if all(d.path.exists() for d in drawings):
+    """Draw what is missing or damaged. An interrupted run goes on where it stopped."""
+    if all(_is_whole(d.path) for d in drawings):
         return
     draw.require_packages()
     with _lock(root), _partial_folder(root) as partial:
-        missing = [d for d in drawings if not d.path.exists()]
+        missing = [d for d in drawings if not _is_whole(d.path)]
         for folder in {d.path.parent for d in missing}:
             folder.mkdir(exist_ok=True)
         # Threads, not processes: a user's script without a `__main__` guard could not start those.
@@ -236,4 +227,21 @@ def _make_clips(root: Path, drawings: Sequence[_Drawing], on_progress: Progress 
 def _draw_into_place(drawing: _Drawing, partial: Path) -> None:
     unfinished = partial / drawing.seed.replace("/", "-")  # unique, where two datasets may share a prefix
     draw.write_clip(unfinished, draw.look_of(drawing.label_index, drawing.num_labels), drawing.seed)
+    digest = hashlib.sha256(unfinished.read_bytes()).hexdigest()
+    _digest_of(drawing.path).unlink(missing_ok=True)  # killed between the two, the clip is drawn again
     os.replace(unfinished, drawing.path)
+    unfinished.write_text(digest, encoding="ascii")
+    os.replace(unfinished, _digest_of(drawing.path))
+
+
+def _is_whole(clip: Path) -> bool:
+    """Whether a clip is there as it was drawn."""
+    try:
+        return hashlib.sha256(clip.read_bytes()).hexdigest() == _digest_of(clip).read_text(encoding="ascii")
+    except OSError:
+        return False
+
+
+def _digest_of(clip: Path) -> Path:
+    """The file with the clip's SHA-256, beside it."""
+    return clip.with_suffix(".sha256")

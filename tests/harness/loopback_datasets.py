@@ -107,9 +107,14 @@ def dataset_hub(files: Mapping[str, bytes], **options: Any) -> Iterator[DatasetH
         thread.join()
 
 
+def _sibling(name: str, content: bytes) -> dict[str, Any]:
+    """A file as the Hub lists it; of large ones it tells the digest."""
+    told = {"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
+    if name.endswith((".tsv", ".md")):
+        return told
+    return {**told, "lfs": {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}}
+
+
 def _description(hub: DatasetHub) -> dict[str, Any]:
-    siblings = [
-        {"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
-        for name, content in hub.files.items()
-    ]
+    siblings = [_sibling(name, content) for name, content in hub.files.items()]
     return {"id": HUB_REPOSITORY, "sha": hub.commit, "siblings": siblings, "private": False, "gated": False}

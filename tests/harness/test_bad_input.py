@@ -142,6 +142,7 @@ def test_a_missing_clip_stops_before_the_model_is_loaded(mmla: Command, meld_roo
         "clip for mmla_emotion_meld id 0_0 is missing",
         "MELD_0_0.mp4 (missing)",
         "2 more clips",
+        "mmla data download MELD --repair",
         "--on_bad_clip skip",
     )
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from mmla_tasks.root import DataRoot, download_folder
+from mmla_tasks.places import download_folder
+from mmla_tasks.root import DataRoot
 from mmla_tasks.sources import SOURCES
 
 from .loopback_datasets import DatasetHub, dataset_hub
@@ -177,9 +178,9 @@ def test_status_counts_and_says_what_next(mmla, real_texts):
     assert sum(one["splits"]["test"]["rows"] for one in found["datasets"]) == 15_710
 
 
-def download(root: Path, hub: DatasetHub, home: Path) -> subprocess.Popen[bytes]:
+def download(root: Path, hub: DatasetHub, home: Path, *datasets: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **hub.environment, "HF_HOME": str(home)}
-    command = [sys.executable, "-m", "harness_ext.cli", "data", "download", "--data_dir", str(root)]
+    command = [sys.executable, "-m", "harness_ext.cli", "data", "download", *datasets, "--data_dir", str(root)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -215,6 +216,63 @@ def test_killed_at_twenty_points_and_repeated_it_ends_the_same(tmp_path):
         process = download(tmp_path / "killed", hub, tmp_path / "home")
         assert process.wait(120) == 0, process.stdout.read()
     assert data_of(tmp_path / "killed") == data_of(tmp_path / "undisturbed")
+
+
+def test_a_killed_download_goes_on_where_it_stopped(tmp_path):
+    """Of 30 MB some are there when the process is killed, and are not asked for again."""
+    files = {name: content for name, content in miniature_hub(clip_bytes=1_000).items() if name.endswith(".tsv")}
+    files["MELD/MELD_video.tar.gz"] = packed({"MELD_test_0.mp4": random.Random(1).randbytes(30_000_000)}, "w:")
+    with dataset_hub(files, seconds_a_chunk=0.0005) as hub:
+        process = download(tmp_path / "data", hub, tmp_path / "home", "MELD")
+        parts = tmp_path / "data" / ".mmla" / "parts"
+        for _ in range(6_000):
+            if any(part.stat().st_size for part in parts.glob("*")):
+                break
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+        (part,) = parts.glob("*")
+        have = part.stat().st_size
+        assert 0 < have < 30_000_000
+        hub.seconds_a_chunk = 0
+        hub.asked.clear()
+        process = download(tmp_path / "data", hub, tmp_path / "home", "MELD")
+        told = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, told
+    (asked,) = (asked for asked in hub.asked if asked.startswith("GET") and "tar.gz" in asked)
+    assert asked.endswith(f"bytes={have}-")
+    clip = tmp_path / "data" / "MELD" / "video" / "MELD_test_0.mp4"
+    assert clip.read_bytes() == random.Random(1).randbytes(30_000_000) and not any(parts.iterdir())
+
+
+def test_an_archive_that_arrives_damaged_is_deleted_and_fetched_again(hub, mmla, tmp_path):
+    assert mmla("data", "download", "MELD", "--texts_only", "--data_dir", tmp_path).status == 0
+    archive = hub.files["MELD/MELD_video.tar.gz"]
+    part = tmp_path / ".mmla" / "parts" / f"{hashlib.sha256(archive).hexdigest()[:16]}-MELD_video.tar.gz"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"?" * (len(archive) // 2))
+    ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
+    assert ran.status == 2 and "did not arrive as the Hub has it" in ran.err and not part.exists()
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    assert len(list((tmp_path / "MELD" / "video").iterdir())) == 6
+
+
+@pytest.mark.parametrize(
+    ("folder", "archive"),
+    [
+        ("CH-SIMSv2.0", "CH-SIMSv2.0/Ch-simsv2_video.tar.gz"),
+        ("CH-SIMSv2.0", "archives/CH_SIMS_v2.0_videos.tar"),
+        ("UR-FUNNY-v2", "URFUNNY_V2-video.zip"),
+        ("MELD", "MELD_video.tar.gz"),
+        ("MIntRec", "MIntRec_video.tar.xz"),
+        ("MUStARD", "MUStARD/clips.tgz"),
+    ],
+)
+def test_an_archive_is_found_however_it_is_spelt_and_no_other_is_taken_for_it(folder, archive):
+    from harness_ext.downloads import Remote
+
+    others = ["MELD-DA_video.tar.gz", "MIntRec2.0_video.tar.gz", "MELD/test.tsv"]
+    assert Remote("c", dict.fromkeys([*others, archive], 1)).archives_of(SOURCES[folder]) == [archive]
 
 
 def test_an_interrupt_says_that_the_same_command_goes_on(tmp_path):

@@ -26,6 +26,7 @@ from harness_ext.imports.packed import is_packed
 from harness_ext.video import decode
 from mmla_tasks.documents import Dataset, clip_counts
 from mmla_tasks.errors import ModelError
+from mmla_tasks.root import download_folder
 from mmla_tasks.segments import SEGMENTS, read_segments
 from mmla_tasks.sources import SOURCES
 
@@ -414,5 +415,26 @@ def test_without_texts_nothing_says_which_clips_are_wanted(
     (tmp_path / "empty").mkdir()
     ran = mmla("data", "import", "iemocap", iemocap, "--data_dir", tmp_path / "empty")
     assert ran.status == 2 and "no texts of IEMOCAP or IEMOCAP-DA" in ran.err
-    ran = mmla("data", "import", "iemocap", iemocap, "--data_dir", "sample")
-    assert ran.status == 2 and "`sample` is drawn by code" in ran.err
+
+
+def test_without_a_named_root_it_is_that_of_the_download(
+    iemocap: Path, root: Path, mmla: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    folder = download_folder()
+    assert folder.is_relative_to(tmp_path)
+    shutil.copytree(root, folder)
+    ran = mmla("data", "import", "iemocap", iemocap)
+    assert ran.status == 0, ran.err
+    assert (folder / "IEMOCAP" / "video" / SEGMENTS).exists()
+    assert mmla("data", "import", "iemocap", iemocap, "--data_dir", "sample").status == 2
+
+
+def test_status_counts_segments_and_names_commands_for_this_root(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], mmla: Callable[..., Any]
+) -> None:
+    imported("iemocap", iemocap)
+    said = mmla("data", "status", "IEMOCAP", "MOSI", "--data_dir", root).out
+    line = next(line for line in said.splitlines() if line.startswith("IEMOCAP"))
+    assert "8/8" in line and "kB" in line
+    assert f"mmla data import mosi PATH --data_dir {root}" in said

@@ -230,3 +230,25 @@ def test_clips_that_are_there_stay(tmp_path):
     archive = tmp_path / "in" / "X_video.tar.gz"
     out = extract_clips(archive, into, replace=True)
     assert (out.kept, out.written) == (1, 1) and (into / "b.mp4").read_bytes() == CLIP
+
+
+def test_a_tar_cut_between_two_members(tmp_path):
+    whole = tar_of(member("b.mp4"), "w:")
+    with pytest.raises(DataError, match="broken or cut short") as caught:
+        extract(whole[: whole.index(b"b.mp4")], tmp_path)
+    assert "no end mark" in str(caught.value) and files_below(tmp_path / "root") == {"X/video/good.mp4"}
+
+
+def test_a_damaged_header_in_the_middle_is_not_the_end(tmp_path):
+    data = bytearray(tar_of(twice("b.mp4", "c.mp4"), "w:"))
+    data[data.index(b"b.mp4") + 148] ^= 1  # its checksum
+    with pytest.raises(DataError, match="a header is damaged"):
+        extract(gzip.compress(bytes(data)), tmp_path)
+
+
+def test_an_empty_clip_is_replaced(tmp_path):
+    video = tmp_path / "root" / "X" / "video"
+    video.mkdir(parents=True)
+    (video / "good.mp4").touch()
+    out, into = extract(tar_of(member("b.mp4")), tmp_path)
+    assert out.written == 2 and (into / "good.mp4").read_bytes() == CLIP

@@ -106,6 +106,15 @@ def test_clips_are_found_by_prefix_folder_or_id_and_never_opened(tmp_path: Path,
     assert missing is not None and missing["size"] is None and missing["path"].endswith("video/MELD_3.mp4")
 
 
+def test_uneven_prefixes_find_their_rows_and_no_others(tmp_path: Path) -> None:
+    from mmla_tasks.documents import _clip_files, _clips_by_id
+
+    for name in ("UR-FUNNYv2_408.mp4", "ur_funny_v2_409.mp4", "URFUNNY_410.mp4", "MELD_411.mp4", "UR-FUNNY-v3_412.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    by_id = _clips_by_id(_clip_files(str(tmp_path)), ["UR-FUNNY", "UR-FUNNY-v2"])
+    assert {id for id in by_id if id.isdigit()} == {"408", "409", "410"}
+
+
 def test_unknown_dataset_folder_lists_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "MELD").mkdir()
     with pytest.raises(DataError, match="no folder MIntRec") as caught:

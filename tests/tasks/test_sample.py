@@ -238,6 +238,18 @@ def test_clips_are_drawn_when_asked_for_and_only_once(cache: Path):
     assert len(make(clips_of=["MUStARD"], splits=("test", "dev"))) == 12 + 48 and calls[-1] == (48, 48)
 
 
+@pytest.mark.parametrize("damage", [b"", b"no clip"])
+def test_a_damaged_clip_is_drawn_again(cache: Path, damage: bytes):
+    root = make_tiny()
+    first, second, *others = sorted(root.rglob("*.mp4"))
+    whole, kept = (first.read_bytes(), second.read_bytes()), {path: os.stat(path).st_mtime_ns for path in others}
+    first.write_bytes(damage)
+    second.write_bytes(whole[1][:-100])
+    assert make_tiny() == root
+    assert (first.read_bytes(), second.read_bytes()) == whole
+    assert all(os.stat(path).st_mtime_ns == mtime for path, mtime in kept.items())
+
+
 def test_an_interrupted_drawing_goes_on(cache: Path):
     def interrupt(done: int, total: int) -> None:
         if done == 3:
