@@ -21,8 +21,10 @@ ROWS: Final = 24
 """Questions of a check, of all tasks together."""
 TOLERANCE: Final = {"float32": 1e-3, "float64": 1e-3}
 """Largest difference of a label's log-probability in nats: about 1e-5 is seen."""
-TOLERANCE_LOW_PRECISION: Final = 0.5
-"""The same for bfloat16 and float16, where merged weights are rounded and products beside them are not."""
+TOLERANCE_LOW_PRECISION: Final = 2.0
+"""The same for bfloat16 and float16, where merged weights are rounded and products beside them are not: 1 is seen."""
+TIE: Final = 0.25
+"""Two labels that are nearer to each other than this share of the tolerance may change places."""
 SPARE: Final = 1.02
 """Room that is asked for, as a multiple of the weights."""
 WEIGHTS: Final = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
@@ -226,7 +228,7 @@ class Agreement:
 
     rows: int
     same: int
-    """Rows with the same answer, or whose two best labels are nearer to each other than the tolerance."""
+    """Rows with the same answer, or with another one only where the two are all but equally likely (`TIE`)."""
     largest_difference: float
     """Of a label's log-probability, in nats."""
     tolerance: float
@@ -264,7 +266,7 @@ def agreement(what: Merge, questions: Questions) -> Agreement:
 
 def _same(first: Mapping[str, float], second: Mapping[str, float], tolerance: float) -> bool:
     best = max(second, key=second.__getitem__)
-    return first[best] >= max(first.values()) - tolerance
+    return first[best] >= max(first.values()) - TIE * tolerance
 
 
 def _ranked(args: Mapping[str, Any], what: Merge, asked: Questions) -> tuple[list[dict[str, float]], str]:

@@ -127,6 +127,22 @@ def sentence(block: Mapping[str, Any]) -> str:
     return "; ".join([", ".join(filter(None, (block["method"].upper(), what, selected))), *_overlaps(block)])
 
 
+def origin(block: Mapping[str, Any]) -> str | None:
+    """From which base and data it was made, with the beginnings of digests; None where nothing is recorded."""
+    base, data = block.get("base") or {}, block.get("data") or {}
+    named = [_with_digest(str(base["pretrained"]), base.get("digest"))] if base.get("pretrained") else []
+    rows = [
+        _with_digest(f"{task} {split} {of['rows']:,} rows", of.get("sha256"))
+        for task, splits in data.items()
+        for split, of in splits.items()
+    ]
+    return "; ".join([*named, *rows]) or None
+
+
+def _with_digest(what: str, digest: str | None) -> str:
+    return f"{what} ({digest[:16]})" if digest else what
+
+
 def _rank(block: Mapping[str, Any]) -> int | None:
     """Of the adapter, or of the one that was merged into the model; None where whole weights were trained."""
     config = block.get("config") or {}

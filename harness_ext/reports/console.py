@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,8 +59,8 @@ def print_scores(results: Mapping[str, Any], console: Console) -> None:
 
 
 def number(value: float | None) -> str:
-    """One decimal, or a dash for what cannot be said."""
-    return "–" if value is None else f"{value:.1f}"
+    """One decimal, or a dash for what cannot be said, such as the majority of no rows."""
+    return "–" if value is None or math.isnan(value) else f"{value:.1f}"
 
 
 def spread(value: float | None, sd: float | None) -> str:

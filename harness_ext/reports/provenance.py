@@ -9,6 +9,7 @@ from typing import Any
 
 from harness_ext.reports.console import time_line
 from harness_ext.reports.run_files import Run
+from harness_ext.training import origin
 from harness_ext.usage import usage_line
 
 
@@ -29,6 +30,9 @@ def made(run: Run) -> Iterator[Fact]:
         yield Fact("command", config["command"], code=True)
     yield Fact("finished", run.results.get("date", ""))
     yield Fact("model", _plain(facts["model"]))
+    for block in facts.get("training", ()):
+        if made_of := origin(block):
+            yield Fact("trained on", made_of)
     yield Fact("answers", facts["answer"])
     yield Fact("protocol", " as for ".join(filter(None, (facts["protocol"], facts.get("released_family")))))
     yield Fact("modality", ", ".join(dict.fromkeys(block["modality"] for block in run.tasks.values())))

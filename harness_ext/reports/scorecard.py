@@ -12,6 +12,7 @@ import jinja2
 
 from harness_ext.reports.console import interval, number, spread
 from harness_ext.reports.table import averages, notes, rows
+from harness_ext.training import origin
 from mmla_tasks.published import source
 
 
@@ -61,6 +62,7 @@ def _made(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     shown = {
         "command": config["command"] and f"`{config['command']}`",
         "model": _plain(block["model"]),
+        "trained on": "; ".join(filter(None, map(origin, block.get("training", ())))) or None,
         "answers": block["answer"],
         "protocol": " as for ".join(filter(None, (block["protocol"], block.get("released_family")))),
         "system prompt": config["system_instruction"],

@@ -37,6 +37,7 @@ from harness_ext.run_folder import SCORE_CARD
 from harness_ext.shards import Shard
 from harness_ext.task import HIDDEN_METRIC, TASK_VERSION, LabelFilter, TaskSpec, Wording
 from harness_ext.taskfile import TaskFile, dataset_beside
+from harness_ext.training import method_of, sentences
 from mmla_tasks.documents import Dataset, Split
 from mmla_tasks.errors import DataError, RunFilesError
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
@@ -497,10 +498,13 @@ def _check_notes(check: Check, evidence: _Evidence) -> None:
     notes = evidence.run.facts["notes"]
     for note in _due_notes(evidence):
         check.claim(any(n.startswith(note) for n in notes), f"the note is missing: {note}")
+    if trained := evidence.run.facts.get("training"):
+        check.same("method", evidence.run.facts.get("method"), method_of(trained))
 
 
 def _due_notes(evidence: _Evidence) -> Iterator[str]:
     """Beginnings of the notes that the run must carry, by its samples and blocks."""
+    yield from sentences(evidence.run.facts.get("training", ()))
     run = evidence.run
     facts, root = run.facts, run.facts["data"]["root"]
     is_sample = root is not None and root["kind"] == "sample"
@@ -563,7 +567,7 @@ CHECKS: tuple[tuple[str, str, CheckFunction], ...] = (
     ("baselines", "always the majority label; guessing by label shares", _blocks("baselines")),
     ("group averages", "over rows and over datasets, with errors and intervals", _check_groups),
     ("repeats", "means, spreads and agreement over repeats", _check_repeats),
-    ("notes", "what must stand beside the scores: limits, sample data, rows left out", _check_notes),
+    ("notes", "what must stand beside the scores: limits, sample data, training, rows left out", _check_notes),
     ("score card", "its text, from the results", _check_card),
 )
 """Name, what is compared with what, and how; in the order of a sample's life."""

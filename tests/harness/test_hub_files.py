@@ -65,6 +65,13 @@ def test_variants_have_files_of_their_own(whole: Results, tmp_path: Path) -> Non
     ]
 
 
+def test_notes_say_how_an_adapter_was_trained(whole: Results, tmp_path: Path) -> None:
+    block = {"tasks": [], "adapter": {"path": "/somewhere/a"}, "rank": 8, "method": "it", "selection": {"step": 3}}
+    whole["mmla"] |= {"method": "it", "training": [block]}
+    for entry in entries(write_run(tmp_path / "run", whole), tmp_path):
+        assert entry.notes.startswith("it; ") and "IT, LoRA rank 8, selected at step 3" in entry.notes
+
+
 def test_the_card_form_loads_back(whole: Results, tmp_path: Path) -> None:
     write_hub_files(read_run(write_run(tmp_path / "run", whole)), tmp_path / "hub")
     metadata = (tmp_path / "hub" / "model" / "model_index.yaml").read_text(encoding="utf-8")

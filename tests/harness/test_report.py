@@ -397,3 +397,9 @@ def test_a_bundle_is_written_beside_and_can_be_reported(ranked: Path, tmp_path: 
 def test_hub_files_are_written_where_there_are_scores_to_publish(ranked: Path, mmla: Callable[..., Any]) -> None:
     ran = mmla("report", ranked, "--hub_files", ranked / "hub")
     assert ran.status == 2 and "holds no benchmark scores" in ran.err and "echo" in ran.err
+
+
+def test_what_cannot_be_said_is_a_dash() -> None:
+    from harness_ext.reports.console import number
+
+    assert [number(value) for value in (None, float("nan"), 12.34)] == ["–", "–", "12.3"]

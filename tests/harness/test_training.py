@@ -14,7 +14,7 @@ from harness_ext.reports.benchmark import settings_of
 from harness_ext.reports.leaderboard import METHOD_NAMES
 from harness_ext.reports.report_data import method_told
 from harness_ext.reports.run_files import Run
-from harness_ext.training import UNKNOWN, method_of, refuse_other_base, sentences, trainings
+from harness_ext.training import UNKNOWN, method_of, origin, refuse_other_base, sentences, trainings
 from mmla_tasks.errors import ModelError
 
 SELECTION = {"metric": "acc", "value": 0.58, "rows": 150, "step": 120}
@@ -22,7 +22,7 @@ RECORD = {
     "method": "SFT",
     "base": {"pretrained": "SmolLM2", "digest": "abc"},
     "config": {"adapter": "lora", "lora": {"rank": 16}},
-    "data": {},
+    "data": {"mmla_intent_mintrec": {"train": {"rows": 1334, "sha256": "f" * 64}, "dev": {"rows": 445}}},
     "steps": 167,
     "selection": SELECTION,
     "overlap": {
@@ -53,6 +53,9 @@ def test_an_adapter_says_how_it_was_trained(tmp_path: Path) -> None:
     adapters = Adapters.read(str(adapter(tmp_path / "a", RECORD)))
     (block,) = trainings(["mmla_intent_mintrec_text"], adapters, Path("org/base"))
     assert list(sentences([block])) == [SENTENCE]
+    assert origin(block) == (
+        f"SmolLM2 (abc); mmla_intent_mintrec train 1,334 rows ({'f' * 16}); mmla_intent_mintrec dev 445 rows"
+    )
     assert method_of([block]) == "sft" and block["base"] == RECORD["base"]
     assert block["adapter"] == adapters.all[0].identity and block["tasks"] == ["mmla_intent_mintrec_text"]
 

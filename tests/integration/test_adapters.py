@@ -146,6 +146,12 @@ def test_a_run_says_how_its_adapters_were_trained(
     assert words in ran.out and words in (run / "scorecard.md").read_text()
     assert mmla("verify", run, "--data_dir", "sample").status == 0
     assert mmla("report", run).status == 0 and words in (run / "report" / "report.html").read_text()
+    false = json.loads((run / "results.json").read_text())
+    false["mmla"]["method"] = "it"
+    shutil.copytree(run, tmp_path / "false")
+    (tmp_path / "false" / "results.json").write_text(json.dumps(false))
+    untrue = mmla("verify", tmp_path / "false", "--data_dir", "sample")
+    assert untrue.status == 1 and 'method: "it" recorded' in untrue.out, untrue.out
     bundle = tmp_path / "bundle.zip"
     assert mmla("report", run, "--bundle", bundle).status == 0
     assert mmla("verify", bundle, "--data_dir", "sample").status == 0
