@@ -278,6 +278,10 @@ def _train(cell: Cell, launch: Sequence[str]) -> None:
         except KeyboardInterrupt:
             trained.wait()  # Ctrl-C reached it too: it saves where it is
             raise
+        except BaseException:
+            trained.terminate()
+            trained.wait()
+            raise
 
 
 def _last_words(log: Path) -> str:

@@ -33,7 +33,7 @@ __all__ = ["FrameCache", "frame_cache_bytes", "frames_of"]
 
 SIZE_VARIABLE: Final = "MMLA_FRAME_CACHE_GB"
 DEFAULT_GB: Final = 4.0
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raise it when `decode` gives other frames for the same clip, policy and reader, or when the files change."""
 
 

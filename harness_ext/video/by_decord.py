@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from harness_ext.video.files import Source, UnreadableError, opened
+from harness_ext.video.files import Source, UnreadableError, films, opened
 from harness_ext.video.pixels import orientation
 from harness_ext.video.timeline import Timeline
 
@@ -46,6 +46,8 @@ def _refuse_other_frames(stream: Any) -> None:
     container = stream.container.format.name
     if container not in CONTAINERS:
         raise _refusal(f"decord reads MP4, Matroska and AVI here, not {container}")
+    if len(films(stream.container)) > 1:
+        raise _refusal("the file holds several films, and decord may take another than the first")
     frame = next(stream.container.decode(stream), None)
     if frame is None:
         raise UnreadableError("the file has a video stream without a single frame", fault="no_frames")

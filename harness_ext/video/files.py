@@ -86,8 +86,7 @@ def opened(path: str) -> Iterator[Any]:
     except (av.error.InvalidDataError, av.error.ArgumentError):
         raise _not_a_video(path) from None
     with container:
-        covers = av.stream.Disposition.attached_pic
-        streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+        streams = films(container)
         if not streams:
             raise _without_video(path, sorted({stream.type for stream in container.streams}))
         _refuse_large_pictures(streams[0].codec_context)
@@ -96,6 +95,12 @@ def opened(path: str) -> Iterator[Any]:
         # timing, and cores are better spent on several clips at once.
         streams[0].thread_type = "SLICE"
         yield streams[0]
+
+
+def films(container: Any) -> list[Any]:
+    """The video streams of an open file that are no cover pictures; the first is the one that is read."""
+    cover = pyav().stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def _not_a_video(path: str) -> UnreadableError:

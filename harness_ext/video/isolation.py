@@ -35,8 +35,15 @@ MEMORY_VARIABLE: Final = "MMLA_DECODE_GB"
 DEFAULT_GB: Final = 2.0
 START_SECONDS: Final = 60.0
 """Until a new worker must be ready; on a busy machine with cold disks it takes a while."""
-ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-"""Of a worker: threads that it does not use would take address space, which counts as memory."""
+ENVIRONMENT: Final = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+}
+"""Of a worker. Threads that it does not use would take address space, which counts as memory. Pictures come and go by
+the dozen: giving each back to the system and taking it again costs a tenth of decoding."""
 
 
 class Bounds(NamedTuple):
@@ -100,7 +107,11 @@ class Worker:
         )
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._questions, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
-        self._wait_until_ready(self._process.stderr)
+        try:
+            self._wait_until_ready(self._process.stderr)
+        except BaseException:
+            self.end()
+            raise
 
     @property
     def process(self) -> int:
@@ -113,7 +124,6 @@ class Worker:
         except (_LostError, _LateError):
             self._process.kill()
             said = messages.read().decode(errors="replace").strip().splitlines() or ["it says nothing"]
-            self.end()
             raise MmlaError("the process that decodes video does not start", why=said[-1]) from None
         messages.close()
 

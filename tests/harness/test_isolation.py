@@ -101,6 +101,14 @@ def alive(process: int) -> bool:
     return state != "Z"
 
 
+def gone(process: int) -> bool:
+    """Whether a process ends soon."""
+    deadline = time.monotonic() + 20
+    while alive(process) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not alive(process)
+
+
 @pytest.mark.parametrize(
     ("what", "name", "why", "hint"),
     [
@@ -114,9 +122,12 @@ def alive(process: int) -> bool:
 def test_what_a_file_does_to_its_worker_is_named_and_the_next_is_read(
     bad: Callable[[str], Clip], monkeypatch: pytest.MonkeyPatch, what: str, name: str, why: str, hint: str
 ) -> None:
-    monkeypatch.setenv("MMLA_DECODE_SECONDS", "0.7" if what == "hangs" else "20")
+    monkeypatch.setenv("MMLA_DECODE_SECONDS", "60")  # tests share their cores
     assert len(decode(bad("good"), FramePolicy())) == 4
-    error = fault(bad(what))
+    with monkeypatch.context() as patch:
+        if what == "hangs":
+            patch.setenv("MMLA_DECODE_SECONDS", "0.7")
+        error = fault(bad(what))
     assert error.fault == name
     assert error.what == "clip for mmla_emotion_meld id 1_1 can't be read"
     assert error.details["why"] == why
@@ -197,10 +208,7 @@ def test_workers_end_with_their_parent(drawn: Path, how: signal.Signals) -> None
         assert alive(worker)
         parent.send_signal(how)
         parent.wait(20)
-        deadline = time.monotonic() + 20
-        while alive(worker) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not alive(worker)
+        assert gone(worker)
         assert "worker" not in parent.stderr.read()
 
 
@@ -214,8 +222,42 @@ def test_a_forked_process_has_workers_of_its_own(drawn: Path) -> None:
     assert after[1:] == first and in_child[1:] != first
 
 
-def test_an_interrupted_question_ends_its_worker(bad: Callable[[str], Clip], workers: Workers) -> None:
-    threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
+IN_A_DAEMON = """
+import multiprocessing, sys
+from harness_ext.video import WORKERS, decode
+from harness_ext.frame_policy import FramePolicy
+
+def work(path, answers):
+    frames = decode({"path": path, "start_seconds": 0.0, "end_seconds": None}, FramePolicy())
+    answers.send((len(frames), WORKERS.processes))
+
+if __name__ == "__main__":
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context(sys.argv[2]).Process(target=work, args=(sys.argv[1], there), daemon=True)
+    process.start()
+    count, processes = here.recv()
+    process.join()
+    print(count, *processes)
+"""
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_a_daemon_such_as_a_data_loader_may_read(drawn: Path, tmp_path: Path, how: str) -> None:
+    script = tmp_path / "daemon.py"
+    script.write_text(IN_A_DAEMON)
+    done = subprocess.run([sys.executable, script, str(drawn), how], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not done.stderr, done
+    count, worker = done.stdout.split()
+    assert count == "4"
+    assert gone(int(worker))
+
+
+def test_an_interrupted_question_ends_its_worker(
+    bad: Callable[[str], Clip], workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMLA_DECODE_SECONDS", "60")
+    decode(bad("good"), FramePolicy())
+    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         decode(bad("hangs"), FramePolicy())
     assert not workers._all

@@ -25,7 +25,7 @@ CUT_UNSEEN = {".ts", ".flv", ".h264"}
 """Files that do not say how long they are."""
 REFUSED_BY_DECORD = {
     "mirrored", "odd size, 4:4:4", "odd size, 4:2:0", "10 bits", "HDR (BT.2020, PQ)", "interlaced", "interlaced MPEG-2",
-    "alpha, PNG", "transport stream", "AV1", "Flash", "size changes on the way",
+    "alpha, PNG", "transport stream", "AV1", "Flash", "two films", "size changes on the way",
 }  # fmt: skip
 
 

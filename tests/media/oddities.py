@@ -282,23 +282,38 @@ def flash(folder: Path) -> Oddity:
 
 def cover_first(folder: Path) -> Oddity:
     """The first video stream is a picture of the film, not the film."""
-    path = folder / "cover_first.mp4"
+
+    def prepare(cover: Any) -> None:
+        cover.pix_fmt, cover.disposition = "yuvj420p", av.stream.Disposition.attached_pic
+
+    return _with_another(folder / "cover_first.mp4", "mjpeg", 1, prepare, film_first=False)
+
+
+def two_films(folder: Path) -> Oddity:
+    """The second film is longer and larger, and others may take it for the main one."""
+
+    def prepare(other: Any) -> None:
+        other.width, other.height = 320, 180
+
+    return _with_another(folder / "two_films.mkv", "libx264", 60, prepare, film_first=True)
+
+
+def _with_another(path: Path, codec: str, frames: int, prepare: Callable[[Any], None], *, film_first: bool) -> Oddity:
+    """A film of 30 frames, beside a stream of `frames` frames whose numbers start at 900."""
     with av.open(str(path), "w") as container:
-        cover = container.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt = *SIZE, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
-        film = container.add_stream("libx264", rate=25)
-        film.width, film.height, film.pix_fmt = *SIZE, "yuv420p"
+        first, second = (container.add_stream(name, rate=25) for name in ("libx264", codec)[:: 1 if film_first else -1])
+        film, other = (first, second) if film_first else (second, first)
+        for stream in (film, other):
+            stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         film.options = {"preset": "veryfast", "crf": "18", "bf": "2"}
-        picture = av.VideoFrame.from_ndarray(numbered_image(999, SIZE, COLOURS), format="rgb24")
-        picture.pts, picture.time_base = 0, Fraction(1)
-        container.mux(cover.encode(picture))
-        for number in range(30):
-            frame = av.VideoFrame.from_ndarray(numbered_image(number, SIZE, COLOURS), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            container.mux(film.encode(frame))
-        container.mux(film.encode(None))
-        container.mux(cover.encode(None))
+        prepare(other)
+        for stream, numbers in [(other, range(900, 900 + frames)), (film, range(30))]:
+            for pts, number in enumerate(numbers):
+                image = numbered_image(number, (stream.width, stream.height), COLOURS)
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts, frame.time_base = pts, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
     return Oddity(path, tuple(range(30)), at_rate(30))
 
 
@@ -354,6 +369,7 @@ KINDS: dict[str, Callable[[Path], Oddity]] = {
     "AV1": av1,
     "Flash": flash,
     "cover picture as first stream": cover_first,
+    "two films": two_films,
     "size changes on the way": changing_size,
 }
 

@@ -14,6 +14,7 @@ from finetune.config import Config
 from finetune.mixture import shares
 from finetune.progress import RunReporter
 from finetune.run import data_of, run
+from harness_ext import evaluate
 from harness_ext.catalogue import Catalogue
 from mmla_tasks.errors import DataError
 
@@ -97,3 +98,9 @@ def test_twenty_steps_over_every_dataset_hold_the_weights(
     assert record["overlap"]["excluded"] and len(record["overlap"]["pairs"]) >= 6
     shown = capsys.readouterr().out
     assert "test rows that stand in train too:" in shown and "train rows are left out" in shown
+    args = {"pretrained": config.model, "dtype": "float32", "peft": str(tmp_path / "run" / "adapter")}
+    asked: dict[str, Any] = {"model_args": args, "data_dir": str(real_texts), "answer": "rank", "limit": 2}
+    results = evaluate("mmla-hf", ["mmla_sentiment_mosi_text"], run_dir=tmp_path / "eval", **asked)
+    assert results["mmla"]["training"][0]["overlap"] == record["overlap"]
+    card = (tmp_path / "eval" / "scorecard.md").read_text()
+    assert "IT, LoRA rank 16" in card and "train rows that stand in test were left out" in card
