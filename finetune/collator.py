@@ -13,7 +13,7 @@ from typing import Any
 from finetune.examples import Example
 from harness_ext.backends.hf_batch import BY_TOKEN
 from harness_ext.backends.hf_rank import with_tokens
-from harness_ext.questions import Question, question_of
+from harness_ext.questions import Question, Skipped, question_of
 from mmla_tasks.errors import ClipError, ModelError
 
 IGNORED = -100
@@ -68,16 +68,16 @@ class Rows:
     def _row(self, index: int) -> Row:
         example = self.examples[index]
         question = self._question(example)
-        if question is not None:
+        if isinstance(question, Question):
             return self._made(example, question, bad_clip=example.name if question.as_text else None)
         for step in range(1, len(self.examples)):
             other = self.examples[(index + step) % len(self.examples)]
             question = self._question(other)
-            if question is not None:
+            if isinstance(question, Question):
                 return self._made(other, question, counted=False, bad_clip=example.name)
         raise ClipError("no clip of the training data can be read", first=example.name)
 
-    def _question(self, example: Example) -> Question | None:
+    def _question(self, example: Example) -> Question | Skipped:
         return question_of(example.request, self.backend.frame_policy, self.on_bad_clip)
 
     def _made(self, example: Example, question: Question, **known: Any) -> Row:

@@ -10,7 +10,7 @@ from typing import Any
 from finetune.examples import requests_of
 from harness_ext.backends.hf import batch_key
 from harness_ext.backends.hf_batch import Prepared
-from harness_ext.questions import question_of
+from harness_ext.questions import Skipped, question_of
 from harness_ext.requests import Request, Response
 from harness_ext.task import LabelFilter
 from mmla_tasks.errors import ClipError, DataError
@@ -118,7 +118,7 @@ class DevPart:
     def _is_readable(self, request: Request) -> bool:
         """Whether it can be asked; looked at before training, so that every look is at the same rows."""
         skips = request.clip is not None and self.backend.options.on_bad_clip == "skip"
-        return not skips or question_of(request, self.backend.frame_policy, "skip") is not None
+        return not skips or not isinstance(question_of(request, self.backend.frame_policy, "skip"), Skipped)
 
     def look(self, step: int, ranks: SharedRounds | None = None) -> Look:
         """Answer all rows with the model as it is, and score them."""
@@ -179,8 +179,8 @@ class SharedRounds:
 
 
 def _shown(backend: Any, request: Request) -> Prepared:
-    prepared: Prepared | None = backend.tensors_of(request)
-    if prepared is None:
+    prepared: Prepared | Skipped = backend.tensors_of(request)
+    if isinstance(prepared, Skipped):
         raise ClipError(f"the clip of {request.task} id {request.id} was there before training and cannot be read now")
     return prepared
 

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, TypeVar
 
 from harness_ext.prefetch import Ahead
-from harness_ext.questions import Question
+from harness_ext.questions import Question, Skipped
 from harness_ext.requests import Response
 
 Value = TypeVar("Value")
@@ -50,14 +50,14 @@ class InFlight:
         self._loop.close()
 
     def answers(
-        self, ahead: Ahead[int, Question | None], ask: Callable[[Question], Coroutine[Any, Any, Response | None]]
+        self, ahead: Ahead[int, Question | Skipped], ask: Callable[[Question], Coroutine[Any, Any, Response | None]]
     ) -> Iterator[tuple[int, Response]]:
         """Ask whatever `ahead` gives, at most `bound` at once; it is told when an answer is there.
 
         An error ends the rest, after the answers that came before it; so does closing the iterator.
 
         Args:
-            ahead: Gives each index with its question; one that is None is skipped.
+            ahead: Gives each index with its question.
             ask: Gives the answer, or None where there is none, and the others go on.
 
         Yields:
@@ -68,8 +68,9 @@ class InFlight:
             while ahead or asked:
                 while len(asked) < self.bound and ahead.head is not None and (ahead.head.done() or not asked):
                     index, question = ahead.take()
-                    if question is None:
-                        yield self._skipped(ahead, index)
+                    if isinstance(question, Skipped):
+                        ahead.done(index)
+                        yield index, question.response
                     else:
                         asked[self._start(ask(question))] = index
                         del question
@@ -80,12 +81,8 @@ class InFlight:
                 future.cancel()
             wait(asked)
 
-    def _skipped(self, ahead: Ahead[int, Question | None], index: int) -> tuple[int, Response]:
-        ahead.done(index)
-        return index, Response("", skipped=True)
-
     def _finished(
-        self, ahead: Ahead[int, Question | None], asked: dict[Future[Response | None], int]
+        self, ahead: Ahead[int, Question | Skipped], asked: dict[Future[Response | None], int]
     ) -> Iterator[tuple[int, Response]]:
         """Wait for an answer, or for a question to ask where there is room for one; give what is there."""
         awaited: list[Future[Any]] = list(asked)

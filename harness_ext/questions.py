@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.requests import Request
+from harness_ext.requests import Request, Response
 from harness_ext.session import timings
-from mmla_tasks.errors import ClipError
+from mmla_tasks.errors import ClipError, ClipFault
 
 if TYPE_CHECKING:
     from harness_ext.frame_policy import FramePolicy
@@ -25,25 +25,41 @@ class Question:
     prompt: str
     """The final prompt: the request's, or its fallback."""
     frames: Frames | None = None
-    as_text: bool = False
+    clip_fault: ClipFault | None = None
+    """Why it is asked without video although there is a clip."""
     fingerprint: dict[str, Any] | None = None
     """Of frames that are no longer held."""
 
     @property
+    def as_text(self) -> bool:
+        """Whether it is asked without video because its clip is bad."""
+        return self.clip_fault is not None
+
+    @property
     def evidence(self) -> dict[str, Any]:
         """What a `Response` says about how this was asked."""
-        return {"as_text": self.as_text, "frames": self.fingerprint if self.frames is None else self.frames.fingerprint}
+        shown = self.fingerprint if self.frames is None else self.frames.fingerprint
+        return {"as_text": self.as_text, "clip_fault": self.clip_fault, "frames": shown}
 
     def without_frames(self) -> Question:
         """The same with the evidence alone, when the pixels have become a model's tensors."""
         return replace(self, frames=None, fingerprint=self.evidence["frames"])
 
 
-def question_of(request: Request, policy: FramePolicy, on_bad_clip: str) -> Question | None:
-    """Decode the clip of a request, or do as `on_bad_clip` says.
+@dataclass(frozen=True)
+class Skipped:
+    """A request that is not asked: its clip is bad."""
 
-    Returns:
-        None for a request to skip.
+    clip_fault: ClipFault
+
+    @property
+    def response(self) -> Response:
+        """What stands in the place of an answer."""
+        return Response("", skipped=True, clip_fault=self.clip_fault)
+
+
+def question_of(request: Request, policy: FramePolicy, on_bad_clip: str) -> Question | Skipped:
+    """Decode the clip of a request, or do as `on_bad_clip` says.
 
     Raises:
         ClipError: The clip is bad and the policy is ``error``, or ``text`` without a fallback.
@@ -55,11 +71,11 @@ def question_of(request: Request, policy: FramePolicy, on_bad_clip: str) -> Ques
     try:
         with timings().measure("decode"):
             frames = frames_of(request.clip, policy, who=f"{request.task} id {request.id}")
-    except ClipError:
+    except ClipError as error:
         if on_bad_clip == "skip":
-            return None
+            return Skipped(error.fault)
         if on_bad_clip == "text" and request.fallback is not None:
-            return Question(request, request.fallback, as_text=True)
+            return Question(request, request.fallback, clip_fault=error.fault)
         raise
     return Question(request, request.prompt, frames)
 

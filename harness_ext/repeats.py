@@ -25,6 +25,9 @@ OF_ALL = (
 )
 """How the rest of the results is to be read where there are repeats."""
 
+OTHER_ACCURACIES = ("acc_length_normalised", "acc_all_rows", "acc_with_video")
+"""Accuracies that stand beside `acc` where there is something to say."""
+
 Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 """Leaf name -> sample rows."""
 
@@ -89,10 +92,12 @@ def over_repeats(results: Sequence[Mapping[str, Any]], samples: Sequence[Samples
     for kind in ("tasks", "groups"):
         for name, block in combined["mmla"][kind].items():
             block["intervals"] = _envelopes([part["mmla"][kind][name]["intervals"] for part in results])
-    for name, block in combined["mmla"]["tasks"].items():
-        if "acc_length_normalised" in block:
-            values = [part["mmla"]["tasks"][name]["acc_length_normalised"] for part in results]
-            block["acc_length_normalised"] = statistics.fmean(values)
+    for kind in ("tasks", "groups"):
+        for name, block in combined["mmla"][kind].items():
+            for accuracy in OTHER_ACCURACIES:
+                values = [part["mmla"][kind][name].get(accuracy) for part in results]
+                if None not in values:
+                    block[accuracy] = statistics.fmean(values)
     if "usage" in combined["mmla"]:
         combined["mmla"]["usage"] = usage_over([part["mmla"]["usage"] for part in results])
     combined["mmla"]["repeats"] = _block(results, samples)

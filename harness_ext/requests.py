@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mmla_tasks.errors import ClipFault
 from mmla_tasks.records import Clip
 
 AnswerMode = Literal["generate", "constrained", "rank"]
@@ -54,6 +55,7 @@ class Response(str):
         truncated: Generation ended at the token limit and not at an end token.
         skipped: The clip is bad and the policy is `skip`; the text is empty and nothing is scored.
         as_text: The clip is bad and the question was asked without video.
+        clip_fault: What is wrong with the clip, in one word, of a response that is `skipped` or `as_text`.
         prompt: The prompt that was sent, where it is not the request's own (`as_text`).
         label_scores: `rank` only: label -> summed log-probability (natural log) of the label's own tokens.
         label_tokens: `rank` only: label -> number of those tokens.
@@ -63,12 +65,13 @@ class Response(str):
     """
 
     FIELDS = (
-        "truncated", "skipped", "as_text", "prompt",
+        "truncated", "skipped", "as_text", "clip_fault", "prompt",
         "label_scores", "label_tokens", "frames", "prompt_tokens", "new_tokens",
     )  # fmt: skip
     truncated: bool
     skipped: bool
     as_text: bool
+    clip_fault: ClipFault | None
     prompt: str | None
     label_scores: dict[str, float] | None
     label_tokens: dict[str, int] | None
@@ -83,6 +86,7 @@ class Response(str):
         truncated: bool = False,
         skipped: bool = False,
         as_text: bool = False,
+        clip_fault: ClipFault | None = None,
         prompt: str | None = None,
         label_scores: dict[str, float] | None = None,
         label_tokens: dict[str, int] | None = None,
@@ -95,6 +99,7 @@ class Response(str):
         self.truncated = truncated
         self.skipped = skipped
         self.as_text = as_text
+        self.clip_fault = clip_fault
         self.prompt = prompt
         self.label_scores = label_scores
         self.label_tokens = label_tokens

@@ -198,14 +198,44 @@ def scores_block(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> di
     scored = [(row["doc"]["label"], str(row["filtered_resps"][0])) for row in rows if "acc" in row]
     released = [(row["doc"]["label"], row["filtered_resps"][0].released) for row in rows if "acc" in row]
     golds = [gold for gold, _ in scored]
+    bad_clips = bad_clips_block(rows)
     return {
         "counts": _counts(responses, answers),
-        "intervals": metric_intervals(scored, released, labels),
+        **bad_clips,
+        "intervals": {**metric_intervals(scored, released, labels), **_interval_of_all_rows(bad_clips, rows)},
         "baselines": {"majority": majority_baseline(golds, labels), "prior": prior_baseline(golds, labels)},
         "per_class": per_class(scored, labels),
         "confusion": confusion_matrix(scored, labels),
         **_rank_block(rows),
     }
+
+
+def bad_clips_block(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Which rows were not shown their clip, and the accuracies that follow beside `acc`; nothing where all were.
+
+    `acc` is over the answered rows. `acc_all_rows` is over all, a skipped one counted as wrong; `acc_with_video` over
+    those that were asked with their clip, None where there is none.
+
+    Args:
+        rows: lm-eval's logged samples.
+    """
+    faults = {row["doc"]["id"]: fault for row in rows if (fault := row["resps"][0][0].clip_fault)}
+    if not faults:
+        return {}
+    shown = [row["acc"] for row in rows if "acc" in row and not row["resps"][0][0].as_text]
+    return {
+        "bad_clips": faults,
+        "acc_all_rows": _correct(rows) / len(rows),
+        "acc_with_video": sum(shown) / len(shown) if shown else None,
+    }
+
+
+def _interval_of_all_rows(bad_clips: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"acc_all_rows": wilson_interval(_correct(rows), len(rows))} if bad_clips else {}
+
+
+def _correct(rows: Sequence[Mapping[str, Any]]) -> int:
+    return int(sum(row.get("acc", 0) for row in rows))
 
 
 def _usage(tasks: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
@@ -260,9 +290,18 @@ def group_block(tasks: Sequence[str], samples: Mapping[str, Sequence[Mapping[str
         tasks: Its leaf tasks.
         samples: Leaf name -> lm-eval's logged samples.
     """
-    rows = [row for task in tasks for row in samples[task] if "acc" in row]
-    correct = int(sum(row["acc"] for row in rows))
-    return {"tasks": list(tasks), "rows": len(rows), "intervals": {"acc": wilson_interval(correct, len(rows))}}
+    rows = [row for task in tasks for row in samples[task]]
+    scored = [row for row in rows if "acc" in row]
+    bad_clips = bad_clips_block(rows)
+    return {
+        "tasks": list(tasks),
+        "rows": len(scored),
+        **{name: value for name, value in bad_clips.items() if name != "bad_clips"},  # ids are those of the tasks
+        "intervals": {
+            "acc": wilson_interval(_correct(scored), len(scored)),
+            **_interval_of_all_rows(bad_clips, rows),
+        },
+    }
 
 
 def _notes(
@@ -298,6 +337,9 @@ def _notes(
         skipped = sum("acc" not in row for row in evaluated["samples"][name])
         if skipped:
             yield f"{name}: {skipped:,} rows skipped because of bad clips; scores are over the rest"
+        as_text = sum(row["resps"][0][0].as_text for row in evaluated["samples"][name])
+        if as_text:
+            yield f"{name}: {as_text:,} rows asked without their video because of bad clips"
 
 
 def _unreleased(backend: Any, options: RunOptions) -> Iterator[str]:

@@ -14,10 +14,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness_ext.bars import progress_bar
 from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, yaml_folder
+from harness_ext.clip_check import Probed, check_clips, probe_files
 from harness_ext.decoding import decoding
 from harness_ext.label_order import LabelOrder
 from harness_ext.masking import masked
@@ -29,10 +32,10 @@ from harness_ext.repeats import numbered, over_repeats, refuse_equal_repeats, re
 from harness_ext.requests import ANSWER_MODES
 from harness_ext.results import LeftOut, build_results, sample_rows
 from harness_ext.run_folder import SAMPLES, RunFolder
-from harness_ext.session import Progress, Session, missing_clip, session
+from harness_ext.session import Progress, Session, session
 from harness_ext.shards import Shard, record
 from harness_ext.taskfile import MODALITIES
-from mmla_tasks.errors import MmlaError, ModelError, UsageError, suggest
+from mmla_tasks.errors import ClipError, MissingExtraError, MmlaError, ModelError, UsageError, suggest
 from mmla_tasks.root import SAMPLE_NOTE
 
 log = logging.getLogger(__name__)
@@ -155,7 +158,7 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
         stack.enter_context(ranks.together())
         folder = stack.enter_context(_open_folder(options, ranks)) if options.run_dir else None
         this = stack.enter_context(prepared(options))
-        _check_clips(this.tasks, this.asked, options)
+        bad_clips = _check_clips(this, options, ranks, say)
         clock.lap("tasks")
         made = _make_backend(options, ranks)
         if hasattr(made, "close"):
@@ -170,6 +173,7 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
             journal=folder.journal if folder else None,
             progress=progress,
             on_bad_clip=options.on_bad_clip,
+            bad_clips=bad_clips,
             decode_limits=options.decode_limits,
             ranks=ranks,
         )
@@ -432,14 +436,37 @@ def _running_name(name: str, tasks: Mapping[str, Any], options: RunOptions) -> s
     return twin if options.modality == "text" and name not in tasks and twin in tasks else name
 
 
-def _check_clips(tasks: Mapping[str, Any], asked: Mapping[str, list[Any]], options: RunOptions) -> None:
-    """Find missing and empty clips before a model is loaded, so that a run does not fail after hours."""
-    if options.on_bad_clip != "error":
-        return
-    for name, documents in asked.items():
-        bad = [d for d in documents if d["clip"] is not None and not d["clip"]["size"]]
-        if bad and tasks[name].has_video:
-            raise missing_clip(name, bad[0]["id"], bad[0]["clip"], also=len(bad) - 1)
+def _check_clips(this: PreparedRun, options: RunOptions, ranks: Ranks, say: Any) -> Mapping[str, ClipError]:
+    """Find bad clips before a model is loaded, so that a run does not fail after hours.
+
+    Returns:
+        File -> what is wrong with it, where the policy is not ``error``.
+
+    Raises:
+        ClipError: the policy is ``error`` and a clip is missing, empty, or without a frame by its packets.
+    """
+    shown = {name: rows for name, rows in this.asked.items() if this.tasks[name].has_video}
+    opens = getattr(backend_class(options.model), "OPENS_CLIPS", True)
+    checked = check_clips(shown, partial(_probed, options, ranks, say) if opens else lambda paths: {})
+    if not checked.bad:
+        return {}
+    if options.on_bad_clip == "error":
+        raise checked.error({name: task.spec.dataset for name, task in this.tasks.items()})
+    then = "left out" if options.on_bad_clip == "skip" else "asked without video"
+    say(f"{len(checked.bad):,} of {checked.clips:,} clips are bad ({checked.counts}): their rows are {then}")
+    return checked.by_path
+
+
+def _probed(options: RunOptions, ranks: Ranks, say: Any, paths: Sequence[str]) -> Mapping[str, Probed]:
+    """What is known of clip files; every rank looks at its part of them."""
+    mine = ranks.share(list(dict.fromkeys(paths)))
+    found: dict[str, Probed] = {}
+    with progress_bar("looking at clips", "clip", ranks.is_first) as on_progress:
+        try:
+            found = probe_files(mine, workers=options.decode_limits.workers, on_progress=on_progress)
+        except MissingExtraError:
+            say("clips are not looked into, for PyAV is not installed: a broken one shows when it is reached")
+    return {path: probed for part in ranks.gather(found) for path, probed in part.items()}
 
 
 def _root(tasks: Mapping[str, Any]) -> Any:

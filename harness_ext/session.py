@@ -81,6 +81,8 @@ class Session:
     """Answers that were taken from the journal."""
     asked: int = 0
     """Requests that were sent to the model."""
+    bad_clips: Mapping[str, ClipError] = field(default_factory=dict)
+    """Path -> what is wrong with it, of clip files that were found bad before the model was loaded."""
     clip_digests: dict[tuple[str, int | None, int | None], str] = field(default_factory=dict)
 
 
@@ -257,24 +259,35 @@ def _journaled(active: Session, key: str) -> Response | None:
 
 
 def _answers(backend: Backend, requests: list[Request], active: Session) -> Generator[tuple[int, Response], None, None]:
-    """Ask the backend, after settling requests whose clip is known to be missing."""
+    """Ask the backend, after settling requests whose clip is known to be bad."""
     ready: list[tuple[int, Request]] = []
+    bad = {n: error for n, request in enumerate(requests) if (error := _known_error(request, active))}
     for n, request in enumerate(requests):
-        if request.clip is None or request.clip["size"]:
+        if n not in bad:
             ready.append((n, request))
             continue
         match active.on_bad_clip:
             case "skip":
-                yield n, Response("", skipped=True)
+                yield n, Response("", skipped=True, clip_fault=bad[n].fault)
             case "text" if request.fallback is not None:
                 ready.append((n, replace(request, clip=None, prompt=request.fallback, fallback=None)))
             case _:
-                raise missing_clip(request.task, request.id, request.clip)
+                raise bad[n]
     for m, response in _asked_once(backend, [request for _, request in ready], active):
-        n, request = ready[m]
-        if requests[n].clip is not None and (request.clip is None or response.as_text):
-            response = response.with_(as_text=True, prompt=requests[n].fallback)
+        n, _ = ready[m]
+        if n in bad or response.as_text:
+            fault = bad[n].fault if n in bad else response.clip_fault
+            response = response.with_(as_text=True, clip_fault=fault, prompt=requests[n].fallback)
         yield n, response
+
+
+def _known_error(request: Request, active: Session) -> ClipError | None:
+    """What is known to be wrong with a request's clip before it is opened."""
+    if request.clip is None:
+        return None
+    if not request.clip["size"]:
+        return missing_clip(request.task, request.id, request.clip)
+    return active.bad_clips.get(request.clip["path"])
 
 
 def _asked_once(backend: Backend, requests: list[Request], active: Session) -> Iterator[tuple[int, Response]]:
@@ -322,26 +335,32 @@ def _is_sampled(request: Request) -> bool:
     return bool(request.gen_kwargs.get("do_sample"))
 
 
+WITHOUT_CLIP = "run with --on_bad_clip skip      --modality text asks without video"
+
+
+def mending_command(dataset: str) -> str | None:
+    """What brings the clips of a dataset again; None for one that is not MMLA's."""
+    source = SOURCES.get(dataset)
+    if source is None:
+        return None
+    return f"mmla data download {dataset} --repair" if source.videos_published else source.next_step_for_videos
+
+
 def _next_without(clip: Clip) -> str:
     """What brings the clip, where its folder is one of the benchmark's, and what does without it."""
     folder = next((path.parent.name for path in Path(clip["path"]).parents if path.name == VIDEO_FOLDER), "")
-    source = SOURCES.get(folder)
-    if source is None:
-        step = "get the clip"
-    else:
-        step = f"mmla data download {folder} --repair" if source.videos_published else source.next_step_for_videos
-    return f"{step}      or run with --on_bad_clip skip      --modality text asks without video"
+    return f"{mending_command(folder) or 'get the clip'}      or {WITHOUT_CLIP}"
 
 
-def missing_clip(task: str, doc_id: str, clip: Clip, also: int = 0, next: str | None = None) -> ClipError:
-    """The error for a clip that is not there or empty; `also` counts further ones of the same task."""
+def missing_clip(task: str, doc_id: str, clip: Clip, next: str | None = None) -> ClipError:
+    """The error for a clip that is not there or empty."""
     missing = clip["size"] is None
     state = "is missing" if missing else "can't be read"
     return ClipError(
         f"clip for {task} id {doc_id} {state}",
+        fault="missing" if missing else "empty",
         file=f"{clip['path']} ({'missing' if missing else '0 bytes'})",
         why=None if missing else "the file is empty; the archive may have been extracted only in part",
-        also=f"{also:,} more clips of this task are missing or empty" if also else None,
         next=next or _next_without(clip),
     )
 

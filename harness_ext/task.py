@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +20,7 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
+from harness_ext.bars import progress_bar
 from harness_ext.catalogue import packaged_labels, refuse_faults
 from harness_ext.decoding import decoding
 from harness_ext.frame_policy import FramePolicy
@@ -336,7 +336,7 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
 
     def _in_root(self, root: DataRoot, split: str) -> Dataset:
         """Find the files under the data root; of the sample, the clips of one split are drawn."""
-        with _drawing_bar(self.spec.dataset) as on_progress:
+        with progress_bar(f"drawing sample clips of {self.spec.dataset}", "clip") as on_progress:
             return root.dataset(
                 self.spec.dataset,
                 labels_of=packaged_labels,
@@ -547,21 +547,6 @@ class LabelTask(ConfigurableTask):  # type: ignore[misc]
             "metric_list": [],
             "metadata": {"version": TASK_VERSION, **self.metadata},
         }
-
-
-@contextmanager
-def _drawing_bar(dataset: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for clips of the embedded sample that are drawn for the first time; silent otherwise."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    bar = tqdm(desc=f"drawing sample clips of {dataset}", unit="clip", leave=False, disable=None, delay=0.5)
-
-    def advance(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    with bar:
-        yield advance
 
 
 def _reduce(function: Any, labels: Sequence[str], pairs: Sequence[tuple[str, str]]) -> float:

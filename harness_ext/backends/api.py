@@ -33,7 +33,7 @@ from harness_ext.masking import is_secret, masked
 from harness_ext.messages import VIDEO, Message
 from harness_ext.order import asking_order
 from harness_ext.prefetch import Ahead
-from harness_ext.questions import Question, frame_bytes, question_of
+from harness_ext.questions import Question, Skipped, frame_bytes, question_of
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
 from harness_ext.session import announce, answer_all, decode_limits, sampling_seed, timings
 from mmla_tasks.errors import ModelError, suggest
@@ -270,7 +270,7 @@ class APILabelLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         if self._failures:
             raise self._failures.error(self._server.url, len(requests))
 
-    def _question(self, request: Request) -> Question | None:
+    def _question(self, request: Request) -> Question | Skipped:
         if self.frame_policy is None:
             return Question(request, request.prompt)
         return question_of(request, self.frame_policy, self.options.on_bad_clip)

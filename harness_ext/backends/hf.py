@@ -31,7 +31,7 @@ from harness_ext.labels import answer_grammar, answer_lead, longest_answer
 from harness_ext.messages import model_inputs, token_counts
 from harness_ext.order import asking_order
 from harness_ext.prefetch import Ahead, in_batches
-from harness_ext.questions import Question
+from harness_ext.questions import Question, Skipped
 from harness_ext.requests import Request, Response
 from harness_ext.session import decode_limits, timings
 from mmla_tasks.errors import MissingExtraError, ModelError, suggest
@@ -158,7 +158,7 @@ class HFLabelLM(ProcessorLM):
             asking_order(requests, self.text_lengths(requests), self._batch_key),
             lambda index: self.tensors_of(requests[index]),
             cost=lambda index: self._cost(requests[index]),
-            size=lambda prepared: prepared.nbytes if prepared else 0,
+            size=lambda prepared: prepared.nbytes if isinstance(prepared, Prepared) else 0,
             limits=limits,
             depth=limits.workers + (self._bound.prompts or 0),
         ) as ahead:
@@ -188,10 +188,10 @@ class HFLabelLM(ProcessorLM):
             self._clip_bytes[self.frame_policy] = clip_bytes(self.processor, self.frame_policy, self.model.dtype)
         return self._clip_bytes[self.frame_policy]
 
-    def tensors_of(self, request: Request) -> Prepared | None:
-        """Decode a request's clip and make its tensors; None for a request to skip."""
+    def tensors_of(self, request: Request) -> Prepared | Skipped:
+        """Decode a request's clip and make its tensors."""
         question = self._question(request)
-        return None if question is None else self.prepared(question)
+        return question if isinstance(question, Skipped) else self.prepared(question)
 
     def prepared(self, question: Question) -> Prepared:
         """Tensors of one question, for whichever thread asks: processors promise nothing about threads."""
@@ -208,26 +208,26 @@ class HFLabelLM(ProcessorLM):
         dtypes = {k: self.model.dtype if v.is_floating_point() and v.ndim > 1 else v.dtype for k, v in inputs.items()}
         return Prepared(question.without_frames(), {k: v.to(dtypes[k]) for k, v in inputs.items()})
 
-    def _is_full(self, batch: Sequence[Prepared | None]) -> bool:
+    def _is_full(self, batch: Sequence[Prepared | Skipped]) -> bool:
         """Whether nothing more fits into a batch, however short."""
-        lengths = [one.length for one in batch if one is not None]
+        lengths = [one.length for one in batch if isinstance(one, Prepared)]
         return bool(lengths) and not self._bound.allows([*lengths, 0])
 
-    def _joins(self, batch: Sequence[Prepared | None], another: Prepared | None) -> bool:
+    def _joins(self, batch: Sequence[Prepared | Skipped], another: Prepared | Skipped) -> bool:
         """Whether a question fits into a batch that is not full; frames of two batches must fit into memory."""
-        asked = [one for one in (*batch, another) if one is not None]
-        if another is None or len(asked) == 1:
+        asked = [one for one in (*batch, another) if isinstance(one, Prepared)]
+        if isinstance(another, Skipped) or len(asked) == 1:
             return True
         alike = self._batch_key(asked[0].question.request) == self._batch_key(another.question.request)
         fits = 2 * sum(one.nbytes for one in asked) <= decode_limits().memory
         return alike and fits and self._bound.allows([one.length for one in asked])
 
-    def _answer_batch(self, batch: Mapping[int, Prepared | None]) -> list[tuple[int, Response]]:
-        """Ask one batch, given by its indices into the requests; None is a request to skip."""
-        answered = [(index, Response("", skipped=True)) for index, prepared in batch.items() if prepared is None]
+    def _answer_batch(self, batch: Mapping[int, Prepared | Skipped]) -> list[tuple[int, Response]]:
+        """Ask one batch, given by its indices into the requests."""
+        answered = [(index, one.response) for index, one in batch.items() if isinstance(one, Skipped)]
         alike: dict[tuple[Any, ...], dict[int, Prepared]] = {}  # some processors stack the clips of a batch
         for index, prepared in batch.items():
-            if prepared is not None:
+            if isinstance(prepared, Prepared):
                 alike.setdefault(prepared.shapes, {})[index] = prepared
         for group in alike.values():
             answered.extend(zip(group, self._ask(list(group.values())), strict=True))

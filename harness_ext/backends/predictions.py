@@ -41,6 +41,7 @@ class PredictionsLM(LM):  # type: ignore[misc]
     answer_mode = "generate"
     deterministic = False  # answers belong to documents, not to questions
     REPEATABLE = False  # the file says the same each time
+    OPENS_CLIPS = False
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from harness_ext.messages import (
     template_text,
     tokenizer_of,
 )
-from harness_ext.questions import Question, question_of
+from harness_ext.questions import Question, Skipped, question_of
 from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES, Request, Response
 from harness_ext.session import announce, answer_all
 from harness_ext.training import trainings
@@ -250,7 +250,7 @@ class ProcessorLM(LM):  # type: ignore[misc]  # lm_eval publishes no types
         """The frame policy's bound per frame; 0 there is no bound."""
         return self.frame_policy.max_pixels or None
 
-    def _question(self, request: Request) -> Question | None:
+    def _question(self, request: Request) -> Question | Skipped:
         """`question_of`, where the model can see."""
         if request.clip is not None and not self.MULTIMODAL:
             raise ModelError(

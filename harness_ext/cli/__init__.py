@@ -12,6 +12,7 @@ VERBS = {
     "show": "print rendered prompts, tokens and labels of a task; draw its frames",
     "check": "validate task YAMLs strictly, all faults at once",
     "data": "texts and clips: what is there, download, import, verify",
+    "doctor": "look at every clip that a run would need: what is wrong, and what mends it",
     "report": "write a run as one page that opens offline, with figures, tables and samples",
     "compare": "compare two runs row by row: which is better, by how much, how sure",
     "verify": "recompute every number of a run or a bundle from its samples",
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        Exit status: 0 done, 2 a fault the user can mend (told on stderr), 130 interrupted.
+        Exit status: 0 done, 1 done and something is left to mend (the verb says what), 2 a fault the user can mend
+        (told on stderr), 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments[0] if arguments else "--help"

@@ -213,6 +213,7 @@ def _facts(run: Run, tasks: Sequence[ComparedTask]) -> dict[str, Any]:
             "system prompt": config["system_instruction"],
             "frames": facts["frame_policy"],
             "bad clips": facts["on_bad_clip"],
+            "rows without their video": _one_for_all({name: run.tasks[name]["counts"]["as_text"] for name in names}),
             **{what: _one_for_all(values) for what, values in facts_of_tasks.items()},
             "seeds": {name: config.get(f"{name}_seed") for name in ("random", "numpy", "torch", "fewshot")},
             "data commit": _one_for_all({name: run.tasks[name]["data"]["commit"] for name in names}),

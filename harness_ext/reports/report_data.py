@@ -15,7 +15,7 @@ from harness_ext.catalogue import TEXT_SUFFIX, packaged_labels
 from harness_ext.reports.benchmark import method_of
 from harness_ext.reports.provenance import Fact, made, protocol_deltas
 from harness_ext.reports.run_files import Run, SampleRow
-from harness_ext.reports.table import Average, averages, notes
+from harness_ext.reports.table import Average, BadClips, averages, bad_clips, notes
 from mmla_tasks.calibration import Calibration, RankedAnswer, calibration
 from mmla_tasks.published import METHODS, Method, human, leaderboard_average, prior_best, published, source
 from mmla_tasks.root import SAMPLE_NOTE
@@ -144,6 +144,7 @@ class RunReport:
     leaderboard: Mapping[str, float]
     """Published averages over all rows, where this run's compares; else empty."""
     left_out: Sequence[Mapping[str, str]]
+    bad_clips: Sequence[BadClips]
     repeats: int
     made: Sequence[Fact]
     deltas: Sequence[str]
@@ -196,6 +197,7 @@ def run_report(run: Run, method: Method | None = None) -> RunReport:
         averages=means,
         leaderboard={m: v / 100 for m, v in leaderboard_average(chosen).items()} if chosen and comparable else {},
         left_out=facts["left_out"],
+        bad_clips=bad_clips(run.results),
         repeats=facts.get("repeats", {}).get("count", 1),
         made=list(made(run)),
         deltas=list(protocol_deltas(run)),

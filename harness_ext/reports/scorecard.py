@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from harness_ext.reports.console import interval, number, spread
-from harness_ext.reports.table import averages, notes, rows
+from harness_ext.reports.table import averages, bad_clips, notes, rows
 from harness_ext.training import origin
 from mmla_tasks.published import source
 
@@ -24,6 +24,8 @@ def score_card(results: Mapping[str, Any]) -> str:
         rows=list(rows(results)),
         averages=averages(results),
         left_out=results["mmla"]["left_out"],
+        bad_clips=bad_clips(results),
+        policy=results["mmla"]["on_bad_clip"],
         made=list(_made(results)),
         tasks=results["mmla"]["tasks"],
         published_source=source(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,21 @@ class Average:
     high: float | None = None
 
 
+@dataclass(frozen=True)
+class BadClips:
+    """Rows of one task whose clips had one fault."""
+
+    task: str
+    fault: str
+    ids: Sequence[str]
+
+    @property
+    def listed(self) -> str:
+        """The first few ids; results.json holds all."""
+        more = f" and {len(self.ids) - 10:,} more" if len(self.ids) > 10 else ""
+        return ", ".join(self.ids[:10]) + more
+
+
 def rows(results: Mapping[str, Any]) -> Iterator[Row]:
     """One row per task that was run, in the order of the run."""
     for name, block in results["mmla"]["tasks"].items():
@@ -101,9 +116,10 @@ def averages(results: Mapping[str, Any]) -> list[Average]:
         b["counts"]["asked"] == b["data"]["known_rows"] for b in blocks.values()
     )
     weights = {name: block["counts"]["asked"] for name, block in blocks.items()}
+    skipped = sum(block["counts"]["skipped"] for block in blocks.values())
     return [
         Average(
-            "all rows (leaderboard)" if whole else "all rows",
+            "all rows (leaderboard)" if whole else "answered rows" if skipped else "all rows",
             100 * correct / total,
             _spread_of_mean(results, weights),
             100 * low,
@@ -114,7 +130,14 @@ def averages(results: Mapping[str, Any]) -> list[Average]:
             100 * sum(acc for acc, _ in known) / len(known),
             _spread_of_mean(results, dict.fromkeys(weights, 1)),
         ),
+        *([_over_all_rows(blocks, correct)] if skipped else []),
     ]
+
+
+def _over_all_rows(blocks: Mapping[str, Any], correct: float) -> Average:
+    total = sum(block["counts"]["rows"] for block in blocks.values())
+    low, high = wilson_interval(round(correct), total)
+    return Average("all rows, skipped ones as wrong", 100 * correct / total, None, 100 * low, 100 * high)
 
 
 def _repeats(results: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -144,7 +167,36 @@ def _spread_of_mean(results: Mapping[str, Any], weights: Mapping[str, int]) -> f
 
 def notes(results: Mapping[str, Any]) -> list[str]:
     """What must stand beside every score."""
-    return list(results["mmla"]["notes"])
+    return [*results["mmla"]["notes"], *_accuracies(results)]
+
+
+def _accuracies(results: Mapping[str, Any]) -> Iterator[str]:
+    """Where clips were bad: each task's accuracies, named apart."""
+    for name, block in results["mmla"]["tasks"].items():
+        if "bad_clips" not in block:
+            continue
+        counts, acc = block["counts"], results["results"][name].get("acc,none")
+        with_video = counts["asked"] - counts["as_text"]
+        parts = [
+            (acc, f"over the {counts['asked']:,} answered rows"),
+            (block["acc_all_rows"], f"over all {counts['rows']:,}, skipped ones as wrong"),
+            (block["acc_with_video"], f"over the {with_video:,} shown their video"),
+        ]
+        differing = [
+            part for part, there in zip(parts, (True, counts["skipped"], counts["as_text"]), strict=True) if there
+        ]
+        told = "; ".join(f"{'–' if value is None else f'{100 * value:.1f}'} {rows}" for value, rows in differing)
+        yield f"{name}: accuracy {told}"
+
+
+def bad_clips(results: Mapping[str, Any]) -> list[BadClips]:
+    """Rows that were not shown their clip, by task and by what was wrong with it."""
+    return [
+        BadClips(name, fault, [row for row, why in block["bad_clips"].items() if why == fault])
+        for name, block in results["mmla"]["tasks"].items()
+        if "bad_clips" in block
+        for fault in sorted(set(block["bad_clips"].values()))
+    ]
 
 
 def _benchmarks() -> list[list[str]]:

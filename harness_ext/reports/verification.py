@@ -478,6 +478,15 @@ def _blocks(*keys: str) -> CheckFunction:
     return check_blocks
 
 
+def _check_bad_clips(check: Check, evidence: _Evidence) -> None:
+    for task, block in evidence.run.tasks.items():
+        ours = evidence.expected["mmla"]["tasks"][task]
+        for key in ("bad_clips", "acc_all_rows", "acc_with_video"):
+            check.same(f"{task} {key}", block.get(key), ours.get(key))
+        for name in block.get("bad_clips", {}).keys() - ours.get("bad_clips", {}).keys():
+            check.claim(False, f"{task} id {name}: a bad clip is recorded, and the row was shown its clip")
+
+
 def _check_groups(check: Check, evidence: _Evidence) -> None:
     run, expected = evidence.run, evidence.expected
     for name in run.facts["groups"]:
@@ -532,6 +541,8 @@ def _due_notes(evidence: _Evidence) -> Iterator[str]:
             yield f"{task}: {difference}"
         if skipped := sum("acc" not in row for row in rows):
             yield f"{task}: {skipped:,} rows skipped because of bad clips"
+        if as_text := sum(row["resps"][0][0].as_text for row in rows):
+            yield f"{task}: {as_text:,} rows asked without their video because of bad clips"
 
 
 def _check_card(check: Check, evidence: _Evidence) -> None:
@@ -564,6 +575,7 @@ CHECKS: tuple[tuple[str, str, CheckFunction], ...] = (
         "asked, skipped, unparsed, truncated, by outcome",
         _blocks("counts", "acc_length_normalised", "prompt_labels"),
     ),
+    ("bad clips", "rows that were not shown theirs, why, and accuracy over all rows", _check_bad_clips),
     ("baselines", "always the majority label; guessing by label shares", _blocks("baselines")),
     ("group averages", "over rows and over datasets, with errors and intervals", _check_groups),
     ("repeats", "means, spreads and agreement over repeats", _check_repeats),

@@ -210,7 +210,7 @@ class Workers:
         try:
             answer = worker.ask(question, limits.seconds)
             kept = answer.facts.get("fault") != "memory"
-            _raise_fault(answer.facts, limits)
+            raise_fault(answer.facts, limits)
             return answer
         except _LateError:
             raise _late(limits) from None
@@ -260,7 +260,8 @@ class Workers:
             worker.disown()
 
 
-def _raise_fault(facts: Mapping[str, Any], limits: Bounds) -> None:
+def raise_fault(facts: Mapping[str, Any], limits: Bounds) -> None:
+    """Raise the `UnreadableError` that a worker's answer tells; do nothing where it tells none."""
     match facts:
         case {"fault": "memory"}:
             why = f"reading it takes more than {limits.bytes / 2**30:g} GiB of memory"

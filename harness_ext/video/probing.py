@@ -28,6 +28,8 @@ class Probe:
     """Whether every packet of this codec is a frame and says when it is shown; else one may show nothing."""
     duration_seconds: float
     """From the first frame to the end of the last."""
+    declared_seconds: float | None
+    """Length of the file by its header, sound included; None where it says nothing."""
     end_seconds: float
     """When the last frame ends, in the time that a clip's start and end are given in."""
     fps: float
@@ -66,6 +68,7 @@ def probe_file(path: str) -> Probe:
             frames=frames,
             exact=timeline is not None,
             duration_seconds=float(duration),
+            declared_seconds=None if stream.container.duration is None else stream.container.duration / 1_000_000,
             end_seconds=float(end),
             fps=float(fps),
             has_audio=bool(stream.container.streams.audio),

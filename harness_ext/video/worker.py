@@ -132,6 +132,8 @@ def _answer(question: dict[str, Any], pages: Pages) -> dict[str, Any]:
 
 
 def _found(question: dict[str, Any], pages: Pages) -> dict[str, Any]:
+    if question["kind"] == "probes":
+        return {"answers": [_answer({"kind": "probe", "path": path}, pages) for path in question["paths"]]}
     if question["kind"] == "probe":
         return asdict(probe_file(question["path"]))
     shown = read_clip(question["clip"], FramePolicy(**question["policy"]), pages)

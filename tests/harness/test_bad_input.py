@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from ..clips import clip_bytes
+
 Command = Callable[..., Any]
 TASK = "mmla_emotion_meld_text"
 ECHO = ("run", "--model", "mmla-echo")
@@ -118,10 +120,10 @@ def test_fewshot_with_video_names_the_text_task(mmla: Command, meld_root: Path) 
     said(ran, "is for text tasks", "--modality text")
 
 
-def clips(root: Path, numbers: Any, data: bytes = b"x") -> None:
+def clips(root: Path, numbers: Any, data: bytes | None = None) -> None:
     (root / "MELD" / "video").mkdir(exist_ok=True)
     for n in numbers:
-        (root / "MELD" / "video" / f"MELD_{n // 10}_{n % 10}.mp4").write_bytes(data)
+        (root / "MELD" / "video" / f"MELD_{n // 10}_{n % 10}.mp4").write_bytes(clip_bytes() if data is None else data)
 
 
 def test_a_missing_clip_stops_before_the_model_is_loaded(mmla: Command, meld_root: Path) -> None:

@@ -13,6 +13,8 @@ from harness_ext.reports.bundle import MANIFEST, opened_run, write_bundle
 from harness_ext.reports.run_files import read_run
 from mmla_tasks.errors import RunFilesError
 
+from ..clips import clip_bytes
+
 TASK = "mmla_emotion_meld"
 
 
@@ -22,7 +24,7 @@ def folder(meld_root: Path, tmp_path: Path) -> Path:
     clips = meld_root / "MELD" / "video"
     clips.mkdir()
     for n in range(42):
-        (clips / f"MELD_{n // 10}_{n % 10}.mp4").write_bytes(b"no video")
+        (clips / f"MELD_{n // 10}_{n % 10}.mp4").write_bytes(clip_bytes())
     evaluate("mmla-echo", TASK, model_args={"rule": "gold"}, data_dir=str(meld_root), run_dir=path)
     return path
 

@@ -18,6 +18,8 @@ from harness_ext.reports.comparison import compare_runs
 from harness_ext.reports.run_files import read_run
 from mmla_tasks.errors import UsageError
 
+from ..clips import clip_bytes
+
 MELD = "mmla_emotion_meld_text"
 IEMOCAP = "mmla_emotion_iemocap_text"
 
@@ -121,7 +123,7 @@ def test_text_and_video_runs_of_one_dataset_are_paired(run: Callable[..., Path],
     clips = root / "MELD" / "video"
     clips.mkdir()
     for n in range(210):
-        (clips / f"MELD_{n // 5}_{n % 5}.mp4").write_bytes(b"no video")
+        (clips / f"MELD_{n // 5}_{n % 5}.mp4").write_bytes(clip_bytes())
     text, video = run("text", MELD), run("video", "mmla_emotion_meld", seed=1)
     compared = compare_runs(read_run(text), read_run(video))
     assert list(compared.scores.tasks) == [MELD] and not compared.objections

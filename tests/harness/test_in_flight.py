@@ -9,7 +9,7 @@ import pytest
 
 from harness_ext.in_flight import InFlight
 from harness_ext.prefetch import Ahead, DecodeLimits
-from harness_ext.questions import Question
+from harness_ext.questions import Question, Skipped
 from harness_ext.requests import Request, Response
 
 
@@ -21,11 +21,15 @@ def four() -> Iterator[InFlight]:
     assert not any("mmla-prefetch" in thread.name for thread in threading.enumerate())
 
 
-def question(n: int) -> Question | None:
-    return None if n == 13 else Question(Request("task", str(n), f"{n}?", ("a", "b"), "intent:", {}), f"{n}?")
+def question(n: int) -> Question | Skipped:
+    return (
+        Skipped("damaged")
+        if n == 13
+        else Question(Request("task", str(n), f"{n}?", ("a", "b"), "intent:", {}), f"{n}?")
+    )
 
 
-def ahead_of(count: int, cost: int = 0) -> Ahead[int, Question | None]:
+def ahead_of(count: int, cost: int = 0) -> Ahead[int, Question | Skipped]:
     return Ahead(range(count), question, cost=lambda n: cost, limits=DecodeLimits(2, 100), depth=3)
 
 
@@ -43,7 +47,10 @@ def test_each_is_answered_once_and_no_more_than_the_bound_are_asked_at_once(four
     with ahead_of(30) as ahead:
         answers = list(four.answers(ahead, ask))
     assert sorted(n for n, _ in answers) == list(range(30))
-    assert all(response == f"answer {n}" or (n == 13 and response.skipped) for n, response in answers)
+    assert all(
+        response == f"answer {n}" or (n == 13 and response.skipped and response.clip_fault == "damaged")
+        for n, response in answers
+    )
     assert most == 4
 
 

@@ -15,6 +15,8 @@ from harness_ext.journal import Journal, answer_count
 from harness_ext.requests import Request, Response
 from harness_ext.run import RunOptions, run
 
+from ..clips import clip_bytes
+
 TASK = "mmla_emotion_meld_text"
 LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "anger", "disgust")
 
@@ -235,12 +237,12 @@ def test_a_clip_counts_by_its_content(meld_root: Path, tmp_path: Path, asked: li
     clips = meld_root / "MELD" / "video"
     clips.mkdir()
     for n in range(3):
-        (clips / f"MELD_0_{n}.mp4").write_bytes(b"clip %d" % n)
+        (clips / f"MELD_0_{n}.mp4").write_bytes(clip_bytes(b"clip %d" % n))
     options: dict[str, Any] = {"tasks": ["mmla_emotion_meld"], "limit": 3}
     assert len(echo(meld_root, tmp_path / "run", asked, **options)) == 3
     os.utime(clips / "MELD_0_0.mp4", (1, 1))  # copied anew: the same clip
     assert echo(meld_root, tmp_path / "run", asked, **options) == []
-    (clips / "MELD_0_1.mp4").write_bytes(b"CLIP 1")  # the same size
+    (clips / "MELD_0_1.mp4").write_bytes(clip_bytes(b"CLIP 1"))  # the same size
     assert echo(meld_root, tmp_path / "run", asked, **options) == ["mmla_emotion_meld 0_1"]
     moved = meld_root.rename(tmp_path / "moved")
     assert echo(moved, tmp_path / "run", asked, **options) == []

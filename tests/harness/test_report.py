@@ -19,6 +19,8 @@ from harness_ext import evaluate
 from harness_ext.reports.report import ReportOptions, write_report
 from harness_ext.reports.run_files import read_run
 
+from ..clips import clip_bytes
+
 pytest.importorskip("matplotlib", reason="reports need matplotlib: pip install -e '.[report]'")
 
 TASK = "mmla_emotion_meld_text"
@@ -266,8 +268,9 @@ def test_thumbnails_are_small_frames_of_the_first_rows(
     drawn = tmp_path / "drawn.mp4"
     draw.draw_clip(drawn, frames=8)
     for n in range(42):
-        (clips / f"MELD_{n // 10}_{n % 10}.mp4").write_bytes(drawn.read_bytes() if n else b"broken")
+        (clips / f"MELD_{n // 10}_{n % 10}.mp4").write_bytes(drawn.read_bytes())
     evaluate("mmla-echo", "mmla_emotion_meld", data_dir=str(meld_root), run_dir=tmp_path / "run")
+    (clips / "MELD_0_0.mp4").write_bytes(b"broken")
     assert mmla("report", tmp_path / "run").status == 0
     assert not samples_of((tmp_path / "run" / "report" / "report.html").read_text())["frames"]
     ran = mmla("report", tmp_path / "run", "--thumbnails", "3")
@@ -287,7 +290,7 @@ def modalities(roots: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     root, folder = roots(MELD=meld_rows(140)), tmp_path_factory.mktemp("modalities")
     (root / "MELD" / "video").mkdir()
     for id, _, _ in meld_rows(140):
-        (root / "MELD" / "video" / f"MELD_{id}.mp4").write_bytes(b"no video")
+        (root / "MELD" / "video" / f"MELD_{id}.mp4").write_bytes(clip_bytes())
     for modality, errors in (("text", 0.5), ("text+video", 0.1), ("video", 0.6)):
         args = {"rule": "gold", "error_rate": errors}
         evaluate(

@@ -13,6 +13,8 @@ import pytest
 
 from harness_ext import evaluate
 
+from ..clips import clip_bytes
+
 TASK = "mmla_emotion_meld_text"
 
 
@@ -313,7 +315,7 @@ def test_the_leaderboard_is_named_only_over_its_own_twelve_tasks(real_texts: Pat
 def test_questions_asked_as_text_keep_the_system_instruction_and_are_logged(meld_root: Path) -> None:
     clips = meld_root / "MELD" / "video"
     clips.mkdir()
-    (clips / "MELD_0_0.mp4").write_bytes(b"x")
+    (clips / "MELD_0_0.mp4").write_bytes(clip_bytes())
     results = echo(
         meld_root,
         tasks="mmla_emotion_meld",

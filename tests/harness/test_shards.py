@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from harness_ext.shards import Shard
 
+from ..clips import clip_bytes
 from ..folders import written
 from .loopback import Loopback, question_of
 
@@ -80,7 +81,7 @@ def test_bad_clips_are_merged_as_they_were_asked(mmla: Command, meld_root: Path,
     clips = meld_root / "MELD" / "video"
     clips.mkdir()
     for n in range(5):
-        (clips / f"MELD_0_{n}.mp4").write_bytes(b"clip")
+        (clips / f"MELD_0_{n}.mp4").write_bytes(clip_bytes())
     for policy in ("skip", "text"):
         options = ("--on_bad_clip", policy, "--limit", 9, "--apply_chat_template")
         how = {"tasks": ["mmla_emotion_meld"]}

@@ -15,6 +15,8 @@ from harness_ext import evaluate
 from harness_ext.reports.bundle import write_bundle
 from harness_ext.reports.run_files import read_run
 
+from ..clips import clip_bytes
+
 TASK = "mmla_emotion_meld_text"
 GROUP = "mmla_emotion_text"
 LABELS = ["neutral", "surprise", "fear", "sadness", "joy", "anger", "disgust"]
@@ -35,7 +37,7 @@ def write_data(root: Path) -> Path:
     clips = root / "MELD" / "video"
     clips.mkdir()
     for n in range(42):
-        (clips / f"MELD_t{n // 10}_{n % 10}.mp4").write_bytes(b"no video" if n else b"")
+        (clips / f"MELD_t{n // 10}_{n % 10}.mp4").write_bytes(clip_bytes() if n else b"")
     return root
 
 

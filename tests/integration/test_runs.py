@@ -11,6 +11,8 @@ import pytest
 
 from harness_ext.catalogue import Catalogue
 
+from ..broken_clips import damage
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
@@ -42,7 +44,7 @@ def test_a_video_model_answers_all_twelve_tasks(tiny_qwen2_vl: Path, mmla: Calla
 def test_a_clip_that_breaks_while_it_is_read_follows_the_policy(
     tiny_qwen2_vl: Path, mmla: Callable[..., Any], tmp_path: Path, tsv: Callable[..., Path]
 ) -> None:
-    """Two clips: one drawn, one that is no video. Under `error` the good answer is kept in the journal."""
+    """Two clips: one drawn, one whose pictures are damaged. Under `error` the good answer is kept in the journal."""
     from mmla_tasks.root import DataRoot
 
     sample = DataRoot.choose("sample").dataset("MUStARD", labels_of=_labels, with_clips=True)
@@ -56,7 +58,8 @@ def test_a_clip_that_breaks_while_it_is_read_follows_the_policy(
     )
     (folder / "video").mkdir()
     (folder / "video" / "MUStARD_1_1.mp4").write_bytes(Path(good["path"]).read_bytes())
-    (folder / "video" / "MUStARD_1_2.mp4").write_bytes(b"this is no video" * 100)
+    (folder / "video" / "MUStARD_1_2.mp4").write_bytes(Path(good["path"]).read_bytes())
+    damage(folder / "video" / "MUStARD_1_2.mp4")
     command = [
         "run", "--model", "mmla-hf", "--model_args", f"pretrained={tiny_qwen2_vl},dtype=float32", "--batch_size", 1,
         "--tasks", "mmla_speaking_style_mustard", "--data_dir", tmp_path / "data", "--gen_kwargs", "max_gen_toks=2",
