@@ -216,8 +216,7 @@ def _learn(trainer: Any, config: Config, output: Output, order: Order, ranks: Ra
     trainer.selected = Selected([Look(**look) for look in output.lines(LOOKS)])
     trainer.reporter.start(step_of(last) if last else 0, len(order.steps))
     try:
-        with trainer.stopping_on_signals():
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     finally:
         trainer.reporter.stop()
 

@@ -124,13 +124,8 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         )
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
-        """Take the batches of a step; say in words what is wrong with a row, or that a worker is gone."""
-        try:
-            batches, items = super().get_batch_samples(_without_faults(epoch_iterator), num_batches, device)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise self._stopped_at("a process that makes tensors was killed", str(error).split("\n")[0]) from error
+        """Take the batches of a step; say in words what is wrong with a row."""
+        batches, items = super().get_batch_samples(_without_faults(epoch_iterator), num_batches, device)
         for batch in batches:
             self.bad_clips.update(batch["bad_clips"])
         self._own_losses = []
@@ -307,6 +302,16 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
             yield folder
 
     # ---- processes -----------------------------------------------------------------------------------------------
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; torch tells of a worker's death wherever the training is at that moment."""
+        try:
+            with self.stopping_on_signals():
+                return super().train(*args, **kwargs)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise self._stopped_at("a process that makes tensors was killed", str(error).split("\n")[0]) from error
 
     def gather(self, value: Any) -> list[Any]:
         """What every process handed in."""

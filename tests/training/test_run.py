@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from finetune.config import Config
 from finetune.run import run
 from harness_ext import evaluate
-from mmla_tasks.errors import ModelError, OtherRunError, RunFolderError
+from mmla_tasks.errors import ClipError, ModelError, OtherRunError, RunFolderError
 
 from .learner import tiny_learner
 
@@ -187,6 +188,67 @@ def test_a_killed_run_goes_on(settings: Settings, tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert "going on from step" in ran.stdout and len(losses(tmp_path / "run")) == 40
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A data root with the sample's clips of MUStARD, one of train cut short."""
+    from finetune.examples import documents_of, tasks_of
+
+    tasks = tasks_of(Config(model="any", tasks=[VIDEO_TASK], data_dir="sample"))
+    documents = {split: documents_of(tasks, split)[VIDEO_TASK] for split in ("train", "dev")}
+    folder = Path(documents["train"][0]["clip"]["path"]).parents[1]
+    shutil.copytree(folder, tmp_path / "root" / folder.name)
+    torn = tmp_path / "root" / folder.name / "video" / Path(documents["train"][3]["clip"]["path"]).name
+    torn.write_bytes(torn.read_bytes()[:3000])
+    return tmp_path / "root"
+
+
+VIDEO_TASK = "mmla_speaking_style_mustard"
+SEEING: dict[str, Any] = {
+    "tasks": [VIDEO_TASK],
+    "modality": "text+video",
+    "adapter": "none",
+    "train_vision": True,
+    "frames": {"num_frames": 2, "max_pixels": 112 * 112},
+    "selection": {"every": 100, "rows": 4},
+}
+
+
+def test_a_cut_clip_stops_or_is_counted(settings: Settings, clips: Path, tmp_path: Path) -> None:
+    rows = len((clips / "MUStARD/train.tsv").read_text().splitlines()) - 1
+    seeing = {**SEEING, "data_dir": str(clips), "epochs": 1, "max_steps": None, "batch_size": 16}
+    with pytest.raises(ClipError) as stopped:
+        run(settings(**seeing))
+    name = str(stopped.value).split(" id ")[1].split()[0]
+    for policy in ("skip", "text"):
+        record = run(settings(**seeing, on_bad_clip=policy, output_dir=tmp_path / policy))
+        assert record["bad_clips"]["train"] == [f"{VIDEO_TASK} id {name}"] and record["bad_clips"]["policy"] == policy
+        assert record["examples"] == rows
+
+
+def test_a_killed_worker_is_named_and_the_run_goes_on(settings: Settings, clips: Path, tmp_path: Path) -> None:
+    import psutil
+
+    class Killing(_Interrupting):
+        def step(self, step: int, loss: float, rate: float) -> None:
+            if step == self.at:
+                for child in psutil.Process().children():
+                    child.kill()
+                time.sleep(1)
+
+    seeing = {
+        **SEEING,
+        "data_dir": str(clips),
+        "on_bad_clip": "skip",
+        "max_steps": 12,
+        "batch_size": 2,
+        "save_every": 1,
+    }
+    with pytest.raises(ModelError, match="a process that makes tensors was killed") as stopped:
+        run(settings(**seeing), Killing(2))
+    assert "checkpoints/checkpoint-" in str(stopped.value)
+    assert run(settings(**seeing))["steps"] == 12
 
 
 def test_patience_stops_early(settings: Settings, tmp_path: Path) -> None:
