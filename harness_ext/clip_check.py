@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from harness_ext.clip_facts import Facts, FactStore
@@ -98,7 +98,7 @@ def _is_lasting(probed: Probed) -> bool:
 def _to_facts(probed: Probed) -> Facts:
     if isinstance(probed, ClipError):
         return {"fault": probed.fault, "what": probed.what, "details": probed.details}
-    return asdict(probed)
+    return dict(vars(probed))
 
 
 def _from_facts(facts: Facts) -> Probed:

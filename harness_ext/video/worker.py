@@ -15,7 +15,6 @@ import resource
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -135,7 +134,7 @@ def _found(question: dict[str, Any], pages: Pages) -> dict[str, Any]:
     if question["kind"] == "probes":
         return {"answers": [_answer({"kind": "probe", "path": path}, pages) for path in question["paths"]]}
     if question["kind"] == "probe":
-        return asdict(probe_file(question["path"]))
+        return vars(probe_file(question["path"]))
     shown = read_clip(question["clip"], FramePolicy(**question["policy"]), pages)
     return {**shown._asdict(), "shape": pages.shape}
 
