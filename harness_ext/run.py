@@ -152,6 +152,7 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
     ranks = Ranks.of_environment()
     if not ranks.is_first:
         progress = announce = None
+    _check_processes(options, ranks)
     say = announce or (lambda line: None)
     clock = _Clock()
     with ExitStack() as stack:
@@ -160,7 +161,7 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
         this = stack.enter_context(prepared(options))
         bad_clips = _check_clips(this, options, ranks, say)
         clock.lap("tasks")
-        made = _make_backend(options, ranks)
+        made = _make_backend(options)
         if hasattr(made, "close"):
             stack.callback(made.close)
         backend = this.ready(made)
@@ -476,13 +477,18 @@ def _root(tasks: Mapping[str, Any]) -> Any:
 # -------------------------------------------------------------------------------------------------------- backend
 
 
-def _make_backend(options: RunOptions, ranks: Ranks) -> Any:
-    made = backend_class(options.model)
-    if ranks.count > 1 and getattr(made, "own_parallel", None):
+def _check_processes(options: RunOptions, ranks: Ranks) -> None:
+    """Refuse several processes of a backend that spreads by itself, before they wait for each other."""
+    spread = getattr(backend_class(options.model), "own_parallel", None)
+    if ranks.count > 1 and spread:
         raise UsageError(
             f"{options.model} spreads over devices by itself: start it once, not as {ranks.count} processes",
-            next=f"mmla run --model {options.model} --model_args {made.own_parallel}",
+            next=f"mmla run --model {options.model} --model_args {spread}",
         )
+
+
+def _make_backend(options: RunOptions) -> Any:
+    made = backend_class(options.model)
     args = {**options.model_args, **_run_wide(options)}
     given = {"batch_size": options.batch_size, "max_batch_size": options.max_batch_size, "device": options.device}
     _seed(options.seed)
