@@ -53,7 +53,7 @@ def watch(held: Held) -> None:
     from harness_ext import video
     from harness_ext.backends.hf import HFLabelLM
 
-    decode, prepared = video.decode, HFLabelLM._prepared
+    decode, prepared = video.decode, HFLabelLM.prepared
 
     def decoded(*args: Any, **kwargs: Any) -> Any:
         frames = decode(*args, **kwargs)
@@ -66,7 +66,7 @@ def watch(held: Held) -> None:
             held.note(tensor, tensor.nbytes)
         return ready
 
-    video.decode, HFLabelLM._prepared = decoded, made_ready  # type: ignore[method-assign]
+    video.decode, HFLabelLM.prepared = decoded, made_ready  # type: ignore[method-assign]
 
 
 def child(arguments: list[str]) -> int:

@@ -79,7 +79,7 @@ def decode_seconds(lm: Any, requests: Sequence[Any], workers: int) -> float:
     """Seconds of decoding alone, everything else idle."""
     began = time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(lambda request: lm._prepare(request) is not None, requests):
+        for _ in pool.map(lambda request: lm.tensors_of(request) is not None, requests):
             pass
     return time.perf_counter() - began
 

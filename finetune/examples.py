@@ -8,15 +8,16 @@ same row; a test compares them for all twelve tasks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune.config import Config
 from harness_ext.catalogue import Catalogue
 from harness_ext.labels import answer_lead, form_ids
 from harness_ext.messages import render_chat
+from harness_ext.ranks import Ranks
 from harness_ext.requests import Request
-from harness_ext.run import RunOptions, load_tasks
+from harness_ext.run import RunOptions, check_before_load, load_tasks
 from mmla_tasks.errors import DataError
 
 EVALUATED_BY = "mmla-hf"
@@ -46,18 +47,39 @@ def tasks_of(config: Config) -> dict[str, Any]:
     """
     names = Catalogue.load(config.include_path).resolve(config.tasks, config.modality)
     # Where a bad clip does not stop the run, requests need their question without video.
-    on_bad_clip = "error" if config.on_bad_clip == "error" else "text"
-    options = RunOptions(
+    options = replace(_options(config, names), on_bad_clip="error" if config.on_bad_clip == "error" else "text")
+    tasks: dict[str, Any] = load_tasks(names, options)["tasks"]
+    return tasks
+
+
+def check_clips_of(
+    config: Config, tasks: Mapping[str, Any], splits: Sequence[Mapping[str, Sequence[Any]]], say: Any
+) -> None:
+    """Look at every clip before a model is loaded. Each process looks at all of them: it takes milliseconds a clip.
+
+    Args:
+        config: Says what a bad clip does.
+        tasks: Task name -> task.
+        splits: Of each split, task -> documents.
+        say: Told how many are bad, where that does not end the run.
+
+    Raises:
+        ClipError: ``on_bad_clip`` is ``error`` and a clip is missing, empty, or without a frame by its packets.
+    """
+    seen = {name: [row for split in splits for row in split[name]] for name, task in tasks.items() if task.has_video}
+    check_before_load(seen, tasks, _options(config, config.tasks), Ranks(), say)
+
+
+def _options(config: Config, names: Sequence[str]) -> RunOptions:
+    return RunOptions(
         EVALUATED_BY,
         names,
         include_path=config.include_path,
         data_dir=config.data_dir,
         data_revision=config.data_revision,
         modality=config.modality,
-        on_bad_clip=on_bad_clip,
+        on_bad_clip=config.on_bad_clip,
     )
-    tasks: dict[str, Any] = load_tasks(names, options)["tasks"]
-    return tasks
 
 
 def documents_of(tasks: Mapping[str, Any], split: str) -> dict[str, list[Any]]:

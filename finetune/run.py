@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from finetune.config import Config
-from finetune.examples import Example, documents_of, examples_of, tasks_of
+from finetune.examples import Example, check_clips_of, documents_of, examples_of, tasks_of
 from finetune.mixture import Mixture
 from finetune.order import Order, order_of
 from finetune.output import RECORD, Output
@@ -107,6 +107,7 @@ def _trained(config: Config, output: Output, ranks: Ranks, reporter: Any) -> dic
     data = data_of(config)
     for line in data.overlap.report(excluded=config.exclude_test_overlap):
         reporter.say(line)
+    check_clips_of(config, data.tasks, (data.train, data.dev), reporter.say)
     zero = deepspeed_settings(config.deepspeed) if config.deepspeed else None
     arguments = training_arguments(config, output, zero)  # before the model: under ZeRO-3 it is loaded in parts
     set_seed(config.seed)

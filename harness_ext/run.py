@@ -159,7 +159,8 @@ def run(options: RunOptions, *, progress: Progress | None = None, announce: Any 
         stack.enter_context(ranks.together())
         folder = stack.enter_context(_open_folder(options, ranks)) if options.run_dir else None
         this = stack.enter_context(prepared(options))
-        bad_clips = _check_clips(this, options, ranks, say)
+        shown = {name: rows for name, rows in this.asked.items() if this.tasks[name].has_video}
+        bad_clips = check_before_load(shown, this.tasks, options, ranks, say)
         clock.lap("tasks")
         made = _make_backend(options)
         if hasattr(made, "close"):
@@ -437,8 +438,17 @@ def _running_name(name: str, tasks: Mapping[str, Any], options: RunOptions) -> s
     return twin if options.modality == "text" and name not in tasks and twin in tasks else name
 
 
-def _check_clips(this: PreparedRun, options: RunOptions, ranks: Ranks, say: Any) -> Mapping[str, ClipError]:
+def check_before_load(
+    shown: Mapping[str, Sequence[Any]], tasks: Mapping[str, Any], options: RunOptions, ranks: Ranks, say: Any
+) -> Mapping[str, ClipError]:
     """Find bad clips before a model is loaded, so that a run does not fail after hours.
+
+    Args:
+        shown: Task -> documents whose clips will be shown.
+        tasks: Task name -> task.
+        options: Of the run: backend, policy, workers.
+        ranks: Who share the files.
+        say: Told how many are bad, where that does not end the run.
 
     Returns:
         File -> what is wrong with it, where the policy is not ``error``.
@@ -446,13 +456,12 @@ def _check_clips(this: PreparedRun, options: RunOptions, ranks: Ranks, say: Any)
     Raises:
         ClipError: the policy is ``error`` and a clip is missing, empty, or without a frame by its packets.
     """
-    shown = {name: rows for name, rows in this.asked.items() if this.tasks[name].has_video}
     opens = getattr(backend_class(options.model), "OPENS_CLIPS", True)
     checked = check_clips(shown, partial(_probed, options, ranks, say) if opens else lambda paths: {})
     if not checked.bad:
         return {}
     if options.on_bad_clip == "error":
-        raise checked.error({name: task.spec.dataset for name, task in this.tasks.items()})
+        raise checked.error({name: task.spec.dataset for name, task in tasks.items()})
     then = "left out" if options.on_bad_clip == "skip" else "asked without video"
     say(f"{len(checked.bad):,} of {checked.clips:,} clips are bad ({checked.counts}): their rows are {then}")
     return checked.by_path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,10 @@ from hypothesis import settings
 # These machines are noisy: a slow example is no fault of the law that it tests.
 settings.register_profile("mmla", deadline=None)
 settings.load_profile("mmla")
+
+# Who is started in the background ignores Ctrl-C, and so do its children: tests that send it would prove nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 

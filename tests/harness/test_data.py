@@ -193,28 +193,34 @@ def test_two_downloads_at_once_wait_for_each_other(hub, tmp_path):
     assert len(clips) == 3 * len(ARCHIVES) and all(clip.stat().st_size > 2_000 for clip in clips)
 
 
+def ended(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """Exit status of a process that ends in so many seconds; what it said is shown when a test fails."""
+    print(process.communicate(timeout=seconds)[0].decode())
+    return process.returncode
+
+
 @pytest.mark.slow
 def test_killed_at_twenty_points_and_repeated_it_ends_the_same(tmp_path):
     draw = random.Random(0)
     with dataset_hub(miniature_hub(), seconds_a_chunk=0.002) as hub:
         began = time.monotonic()
         undisturbed = download(tmp_path / "undisturbed", hub, tmp_path / "home")
-        assert undisturbed.wait(120) == 0, undisturbed.stdout.read()
+        assert ended(undisturbed, 120) == 0
         whole = time.monotonic() - began
         kills = 0
         while kills < 20:
             process = download(tmp_path / "killed", hub, tmp_path / "home")
             try:
-                process.wait(draw.uniform(0.3, 0.8) * whole)
+                ended(process, draw.uniform(0.3, 0.8) * whole)
                 shutil.rmtree(tmp_path / "killed")  # it was through before the kill: from the start again
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                ended(process, 10)
                 kills += 1
                 for clip in (tmp_path / "killed").glob("*/video/*.mp4"):
                     assert clip.stat().st_size == 40_012, f"half a clip: {clip}"
         process = download(tmp_path / "killed", hub, tmp_path / "home")
-        assert process.wait(120) == 0, process.stdout.read()
+        assert ended(process, 120) == 0
     assert data_of(tmp_path / "killed") == data_of(tmp_path / "undisturbed")
 
 

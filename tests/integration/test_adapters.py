@@ -60,6 +60,12 @@ def said(responses: list[Response]) -> list[Any]:
     return [(str(r), {k: round(v, 4) for k, v in (r.label_scores or {}).items()}) for r in responses]
 
 
+def alike(some: list[Any], others: list[Any]) -> bool:
+    """Whether answers are equal, and label scores to what a batch of another make-up shifts."""
+    pairs = list(zip(some, others, strict=True))
+    return all(a[0] == b[0] and a[1] == pytest.approx(b[1], abs=1e-3) for a, b in pairs)
+
+
 @pytest.mark.parametrize("kind", ["text", "video"])
 @pytest.mark.parametrize("mode", ["rank", "generate", "constrained"])
 def test_each_task_is_answered_by_its_own_adapter(
@@ -69,7 +75,7 @@ def test_each_task_is_answered_by_its_own_adapter(
     requests = asked(both, kind, drawn_clip)
     together = said(answered(both, requests, answer=mode, batch_size=4))
     alone = {task: said(answered(model(folders[kind], task), requests, answer=mode)) for task in TASKS}
-    assert together == [alone[request.task][n] for n, request in enumerate(requests)]
+    assert alike(together, [alone[request.task][n] for n, request in enumerate(requests)])
     base = said(answered(model(folders[kind]), requests, answer=mode))
     if mode != "constrained":  # few labels leave little to tell models apart by
         assert all(len({str(one[n]) for one in (*alone.values(), base)}) == 3 for n in range(len(requests)))
