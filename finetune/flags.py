@@ -51,7 +51,7 @@ def _values(words: list[str], key: str) -> list[str]:
 
 def _read(key: str, words: list[str]) -> Any:
     if key in LISTS:
-        listed = [part for word in words for part in word.split(",") if part]
+        listed = [part.strip() for part in " ".join(words).strip("[]").replace(",", " ").split()]
         return listed[0] if key == "lora.targets" and len(listed) == 1 else listed
     try:
         return yaml.safe_load(words[0])

@@ -40,13 +40,20 @@ def attention(config: Config) -> str:
     """The attention that is asked for; ``auto`` is FlashAttention-2 on a GPU where it is installed, else SDPA."""
     if config.attention != "auto":
         return config.attention
+    return "sdpa" if why_no_flash_attention(config) else "flash_attention_2"
+
+
+def why_no_flash_attention(config: Config) -> str | None:
+    """What keeps FlashAttention-2 from being used; None where nothing does."""
     from importlib.util import find_spec
 
     import torch
 
-    if not torch.cuda.is_available() or precision(config) == "float32":
-        return "sdpa"
-    return "sdpa" if find_spec("flash_attn") is None else "flash_attention_2"
+    if not torch.cuda.is_available():
+        return "no GPU"
+    if precision(config) == "float32":
+        return "FlashAttention-2 takes no float32"
+    return "flash-attn is not installed" if find_spec("flash_attn") is None else None
 
 
 def loaded_model(config: Config) -> Loaded:
@@ -146,6 +153,19 @@ def _others_named_alike(model: Any, chosen: Sequence[str]) -> list[str]:
     ends = {name.rpartition(".")[2] for name in chosen}
     taken = set(chosen)
     return [name for name, _ in model.named_modules() if name.rpartition(".")[2] in ends and name not in taken]
+
+
+def described(config: Config, loaded: Loaded, learner: Any) -> str:
+    """What learns and how, such as ``LoRA rank 16: 4.9M of 139.4M weights learn; float32; attention sdpa (no GPU)``."""
+    sizes = [(getattr(one, "ds_numel", one.numel()), one.requires_grad) for one in learner.parameters()]
+    learns, all_weights = sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+    what = f"LoRA rank {config.lora.rank}" if config.adapter == "lora" else "no adapter"
+    used = getattr(loaded.model.config, "_attn_implementation", None) or attention(config)
+    why = why_no_flash_attention(config) if config.attention == "auto" else None
+    return (
+        f"{what}: {learns / 1e6:,.1f}M of {all_weights / 1e6:,.1f}M weights learn; {precision(config)}; "
+        f"attention {used}{f' ({why})' if why else ''}"
+    )
 
 
 def backend_of(config: Config, loaded: Loaded, forward: Any = None) -> HFLabelLM:

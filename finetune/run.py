@@ -99,7 +99,7 @@ def _trained(config: Config, output: Output, ranks: Ranks, reporter: Any) -> dic
 
     from finetune.collator import Collator, Rows
     from finetune.launch.deepspeed import deepspeed_settings
-    from finetune.model import backend_of, loaded_model, trainable
+    from finetune.model import backend_of, described, loaded_model, trainable
     from finetune.selection import DevPart
     from finetune.trainer import AnswerTrainer, Reporter
 
@@ -113,6 +113,7 @@ def _trained(config: Config, output: Output, ranks: Ranks, reporter: Any) -> dic
     set_seed(config.seed)
     loaded = loaded_model(config)
     learner = trainable(config, loaded)
+    reporter.say(described(config, loaded, learner))
     backend = backend_of(config, loaded, forward=learner)
     examples = [one for name, task in data.tasks.items() for one in examples_of(backend, task, data.train[name])]
     order = _order(config, data, backend, examples, arguments.world_size)

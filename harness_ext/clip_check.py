@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness_ext.clip_facts import Facts, FactStore
-from harness_ext.session import WITHOUT_CLIP, mending_command, missing_clip
+from harness_ext.session import WITHOUT_CLIP, mending_command, missing_clip, on_this_root
 from harness_ext.video import Probe, probe_all, reader_versions
 from mmla_tasks.errors import ClipError, ClipFault
 from mmla_tasks.records import Clip, Document
@@ -140,16 +140,18 @@ class ClipCheck:
         """Such as ``3 missing, 1 empty``."""
         return ", ".join(f"{len(rows):,} {fault}" for fault, rows in self._by_fault().items())
 
-    def error(self, datasets: Mapping[str, str]) -> ClipError:
+    def error(self, datasets: Mapping[str, str], data_dir: str | None = None) -> ClipError:
         """The error for all of them: the first in full, the others counted and named.
 
         Args:
             datasets: Task -> its dataset, for what mends it.
+            data_dir: Where the clips were looked for, as given.
         """
         first = self.bad[0]
         details = {name: value for name, value in first.error.details.items() if name != "next"}
         others = {f"also {fault.replace('_', ' ')}": _listed(rows) for fault, rows in self._by_fault(1).items()}
-        mending = dict.fromkeys(filter(None, (mending_command(datasets[row.task]) for row in self.bad)))
+        known = filter(None, (mending_command(datasets[row.task]) for row in self.bad))
+        mending = dict.fromkeys(on_this_root(command, data_dir) for command in known)
         also = len(self.bad) - 1
         return ClipError(
             first.error.what,

@@ -22,7 +22,7 @@ from harness_ext.catalogue import Catalogue, packaged_labels
 from harness_ext.clip_check import PASSING, Probed, check_clips, probe_files
 from harness_ext.clip_facts import Facts, FactStore
 from harness_ext.frame_policy import FramePolicy
-from harness_ext.session import mending_command
+from harness_ext.session import mending_command, on_this_root
 from harness_ext.taskfile import TaskFile, dataset_beside
 from harness_ext.video import Probe, clip_digest, decode, reader_versions
 from mmla_tasks.documents import Dataset
@@ -156,7 +156,7 @@ def diagnose(asked: Question, bar: Bar) -> Diagnosis:
         MmlaError: unknown tasks, bad data, no task that shows video, PyAV is not installed.
     """
     parts = list(_rows(asked, bar))
-    datasets = [_dataset(part) for part in parts]
+    datasets = [_dataset(part, asked.data_dir) for part in parts]
     looked_at = [part for part, about in zip(parts, datasets, strict=True) if not about.left_out]
     probed = _probes(looked_at, asked.workers, bar)
     shown = [part for part in looked_at if part.clips]
@@ -214,7 +214,8 @@ def _dataset_of(file: TaskFile, asked: Question, bar: Bar) -> Dataset:
         )
 
 
-def _dataset(part: _Rows) -> DatasetClips:
+def _dataset(part: _Rows, data_dir: str | None) -> DatasetClips:
+    mending = mending_command(part.dataset.name)
     present = sum(clip["size"] is not None for _, clip in part.clips)
     return DatasetClips(
         task=part.task,
@@ -223,7 +224,7 @@ def _dataset(part: _Rows) -> DatasetClips:
         rows=len(part.documents),
         present=present,
         left_out=bool(part.clips) and not present,
-        mending=mending_command(part.dataset.name),
+        mending=mending and on_this_root(mending, data_dir),
     )
 
 

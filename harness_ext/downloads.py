@@ -162,7 +162,7 @@ def _texts(source: Source, wanted: Wanted, remote: Remote, progress: Progress) -
     before = Received.read(wanted.root, source.folder)
     archives = before.archives if before else {}
     unchanged = {name: size for name, size in archives.items() if remote.files.get(name) == size}
-    received = Received(HUB_REPOSITORY, remote.commit, texts, unchanged)
+    received = Received(HUB_REPOSITORY, remote.commit, texts, unchanged, wanted.revision)
     received.write(wanted.root, source.folder)
     return received
 

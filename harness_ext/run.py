@@ -461,7 +461,7 @@ def check_before_load(
     if not checked.bad:
         return {}
     if options.on_bad_clip == "error":
-        raise checked.error({name: task.spec.dataset for name, task in tasks.items()})
+        raise checked.error({name: task.spec.dataset for name, task in tasks.items()}, options.data_dir)
     then = "left out" if options.on_bad_clip == "skip" else "asked without video"
     say(f"{len(checked.bad):,} of {checked.clips:,} clips are bad ({checked.counts}): their rows are {then}")
     return checked.by_path

@@ -7,6 +7,8 @@ Every backend's `generate_until` is `answer_all(self, instances)`; a backend onl
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -344,6 +346,16 @@ def mending_command(dataset: str) -> str | None:
     if source is None:
         return None
     return f"mmla data download {dataset} --repair" if source.videos_published else source.next_step_for_videos
+
+
+def on_this_root(step: str, data_dir: str | None) -> str:
+    """Add ``--data_dir`` to the commands of a next step, where it was given: else they would act on another root.
+
+    >>> on_this_root("mmla data download MOSI; then get it, then: mmla data import mosi PATH", "d")
+    'mmla data download MOSI --data_dir d; then get it, then: mmla data import mosi PATH --data_dir d'
+    """
+    flag = f" --data_dir {shlex.quote(data_dir)}" if data_dir else ""
+    return re.sub(r"mmla data [^;]+", lambda command: command[0] + flag, step)
 
 
 def _next_without(clip: Clip) -> str:

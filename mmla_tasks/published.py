@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Literal, TypedDict, get_args
@@ -9,6 +10,8 @@ from typing import Any, Literal, TypedDict, get_args
 Method = Literal["zero_shot", "sft", "it"]
 """How a model met the benchmark: without training, tuned on one dataset, tuned on all twelve."""
 METHODS: tuple[Method, ...] = get_args(Method)
+METHOD_NAMES: Mapping[Method, str] = {"zero_shot": "zero-shot", "sft": "SFT", "it": "IT"}
+"""As they are written for readers."""
 
 
 class PriorBest(TypedDict):

@@ -25,6 +25,8 @@ class Received:
     """Text file, from the data root -> SHA-256."""
     archives: Mapping[str, int] = field(default_factory=dict)
     """Archive, from the data root, whose clips are all there -> its bytes."""
+    revision: str | None = None
+    """As asked for, such as a branch; `commit` is what it was at that time."""
 
     @classmethod
     def read(cls, root: Path, dataset: str) -> Received | None:

@@ -118,7 +118,7 @@ class DataRoot:
         received = Received.read(folder, name)
         if received is None or not (folder / name).is_dir():
             return None
-        if self.revision and not received.commit.startswith(self.revision):
+        if self.revision and self.revision != received.revision and not received.commit.startswith(self.revision):
             raise DataError(
                 f"{name} was downloaded from another commit than --data_revision {self.revision}",
                 folder=folder / name,

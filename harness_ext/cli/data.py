@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
-import shlex
 from importlib import import_module
 from pathlib import Path
 
@@ -47,16 +45,6 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="data root; else MMLA_DATA_DIR, else the folder that `mmla data status` names",
     )
-
-
-def on_this_root(step: str, data_dir: str | None) -> str:
-    """Add ``--data_dir`` to the commands of a next step, where it was given: else they would act on another root.
-
-    >>> on_this_root("mmla data download MOSI; then get it, then: mmla data import mosi PATH", "d")
-    'mmla data download MOSI --data_dir d; then get it, then: mmla data import mosi PATH --data_dir d'
-    """
-    flag = f" --data_dir {shlex.quote(data_dir)}" if data_dir else ""
-    return re.sub(r"mmla data [^;]+", lambda command: command[0] + flag, step)
 
 
 def data_folder(given: str | None, *, make: bool = False) -> Path:

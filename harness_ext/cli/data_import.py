@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness_ext.cli.data import add_data_dir, data_folder, on_this_root
+from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.session import on_this_root
 
 if TYPE_CHECKING:
     from harness_ext.imports.distributions import Distribution, Reader

@@ -10,7 +10,8 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from harness_ext.cli.data import add_data_dir, data_folder, on_this_root
+from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.session import on_this_root
 
 
 def main(arguments: list[str]) -> int:

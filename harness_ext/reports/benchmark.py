@@ -112,13 +112,6 @@ def why_no_score(run: Run) -> str | None:
     return None
 
 
-def method_of(run: Run) -> str:
-    """How the model met the benchmark: ``zero_shot``, ``few_shot``, ``sft``, ``it``, or with some ``adapter``."""
-    told: str | None = run.facts.get("method")
-    few = any(run.results["n-shot"].get(leaf) for leaf in run.tasks)
-    return told or ("few_shot" if few else "zero_shot")
-
-
 def settings_of(run: Run, modality: str) -> str:
     """How the model was asked, in one line."""
     facts = run.facts

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness_ext.cli.progress import clock
-from harness_ext.reports.table import averages, notes, rows
+from harness_ext.reports.table import averages, notes, published_heading, rows
 
 ROOM_FOR_PUBLISHED = 125
 """Columns that a terminal needs for the published rows; narrower ones get the table without them."""
@@ -30,7 +30,7 @@ def print_scores(results: Mapping[str, Any], console: Console) -> None:
     comparable = any(row.published for row in shown)
     beside = comparable and console.width >= ROOM_FOR_PUBLISHED
     if beside:
-        table.add_column("published (zero-shot)", no_wrap=True)
+        table.add_column(published_heading(results), no_wrap=True)
     last = ""
     for row in shown:
         dimension = row.dimension if row.dimension != last else ""

@@ -65,9 +65,10 @@ def _lines(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _material(diagnosis: Diagnosis) -> Iterator[str]:
+    files = f"{diagnosis.files:,} files" if diagnosis.files > 1 else "1 file"
     if lengths := spread(diagnosis.seconds):
         yield (
-            f"{diagnosis.files:,} files, {clock(lengths['total'])} of video; shortest {lengths['min']:.2f} s, "
+            f"{files}, {clock(lengths['total'])} of video; shortest {lengths['min']:.2f} s, "
             f"median {lengths['median']:.2f} s, longest {lengths['max']:.2f} s"
         )
     yield f"pictures          {_counts(diagnosis.formats)}"

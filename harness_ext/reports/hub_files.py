@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness_ext.reports.benchmark import AVERAGE, Standing, method_of, settings_of, standings, task_ids, why_no_score
+from harness_ext.reports.benchmark import AVERAGE, Standing, settings_of, standings, task_ids, why_no_score
 from harness_ext.reports.console import interval
 from harness_ext.reports.run_files import Run
-from harness_ext.reports.table import Row
+from harness_ext.reports.table import Row, method_of
 from mmla_tasks.errors import MmlaError, UsageError
 from mmla_tasks.sources import HUB_REPOSITORY, SOURCES
 
@@ -220,13 +220,13 @@ def _accuracy(row: Row) -> float:
 
 
 def _notes(standing: Standing) -> str:
-    method = method_of(standing.run).replace("_", "-")
+    method = method_of(standing.run.results).replace("_", "-")
     return f"{method}; {settings_of(standing.run, standing.modality)}"
 
 
 def _file_name(standing: Standing) -> str:
     facts = standing.run.facts
-    parts = ("mmla", method_of(standing.run), standing.modality, facts["answer"], facts["protocol"])
+    parts = ("mmla", method_of(standing.run.results), standing.modality, facts["answer"], facts["protocol"])
     return "_".join(parts).replace("+", "_") + ".yaml"
 
 

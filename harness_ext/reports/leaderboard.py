@@ -12,16 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness_ext.reports.benchmark import Standing, method_of, settings_of, standings, task_ids, why_no_score
+from harness_ext.reports.benchmark import Standing, settings_of, standings, task_ids, why_no_score
 from harness_ext.reports.console import interval, number
 from harness_ext.reports.run_files import Run, read_run
+from harness_ext.reports.table import method_of
 from harness_ext.run_folder import JOURNAL, RESULTS
 from mmla_tasks.errors import RunFilesError
 from mmla_tasks.published import METHODS, leaderboard_average, published
 from mmla_tasks.sources import SOURCES
 from mmla_tasks.statistics import wilson_interval
 
-METHOD_NAMES = {"zero_shot": "zero-shot", "few_shot": "few-shot", "sft": "SFT", "it": "IT", "adapter": "adapter"}
+GROUP_NAMES = {"zero_shot": "zero-shot", "few_shot": "few-shot", "sft": "SFT", "it": "IT", "adapter": "adapter"}
 """Methods in the order of the table, as they are printed; any other keeps its own name and comes last."""
 
 
@@ -155,7 +156,7 @@ def _entry(folder: str, standing: Standing) -> Entry:
     assert over_rows.low is not None and over_rows.high is not None
     return Entry(
         model=standing.run.model,
-        method=method_of(standing.run),
+        method=method_of(standing.run.results),
         is_published=False,
         settings=settings_of(standing.run, standing.modality),
         folder=folder,
@@ -169,7 +170,7 @@ def _entry(folder: str, standing: Standing) -> Entry:
 
 def _ranked_groups(entries: Iterable[Entry]) -> dict[str, list[Ranked]]:
     """Method -> its runs among its published models; methods without a run are left out."""
-    by_method: dict[str, list[Entry]] = {name: [] for name in METHOD_NAMES}
+    by_method: dict[str, list[Entry]] = {name: [] for name in GROUP_NAMES}
     for entry in entries:
         by_method.setdefault(entry.method, []).append(entry)
     return {name: ranked([*group, *_published_entries(name)]) for name, group in by_method.items() if group}
@@ -205,7 +206,7 @@ def ranked(entries: Sequence[Entry]) -> list[Ranked]:
 
 def method_name(method: str) -> str:
     """As it is printed."""
-    return METHOD_NAMES.get(method, method)
+    return GROUP_NAMES.get(method, method)
 
 
 def rank_range(line: Ranked) -> str:

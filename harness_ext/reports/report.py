@@ -38,7 +38,7 @@ class ReportOptions:
     """What a report holds besides scores."""
 
     method: Method | None = None
-    """Of the published rows that stand beside; else what the run tells, see `report_data.method_told`."""
+    """Of the published rows that stand beside; else what the run tells, see `table.published_method`."""
     with_texts: bool = False
     """Whether the table of samples shows the utterances."""
     thumbnails: int = 0

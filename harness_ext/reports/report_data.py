@@ -12,17 +12,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness_ext.catalogue import TEXT_SUFFIX, packaged_labels
-from harness_ext.reports.benchmark import method_of
 from harness_ext.reports.provenance import Fact, made, protocol_deltas
 from harness_ext.reports.run_files import Run, SampleRow
-from harness_ext.reports.table import Average, BadClips, averages, bad_clips, notes
+from harness_ext.reports.table import Average, BadClips, averages, bad_clips, notes, published_method
 from mmla_tasks.calibration import Calibration, RankedAnswer, calibration
-from mmla_tasks.published import METHODS, Method, human, leaderboard_average, prior_best, published, source
+from mmla_tasks.published import METHOD_NAMES, Method, human, leaderboard_average, prior_best, published, source
 from mmla_tasks.root import SAMPLE_NOTE
 from mmla_tasks.scorers import METRICS, ClassScores, ConfusionMatrix
 from mmla_tasks.statistics import Baseline, ClassIntervals, Interval, class_intervals, metric_intervals
-
-METHOD_NAMES: Mapping[Method, str] = {"zero_shot": "zero-shot", "sft": "SFT", "it": "IT"}
 
 
 @dataclass(frozen=True)
@@ -171,13 +168,13 @@ def run_report(run: Run, method: Method | None = None) -> RunReport:
 
     Args:
         run: A finished run.
-        method: Of the published rows that stand beside; else what the run tells, see `method_told`.
+        method: Of the published rows that stand beside; else what the run tells, see `table.published_method`.
 
     Raises:
         RunFilesError: Its samples are missing or damaged.
     """
     facts, config = run.facts, run.results["config"]
-    chosen = method or method_told(run)
+    chosen = method or published_method(run.results)
     tasks = [_task(run, name, chosen) for name in run.tasks]
     means = averages(run.results)
     whole = any(average.name == "all rows (leaderboard)" for average in means)
@@ -209,14 +206,6 @@ def _about_averages(means: Sequence[Average], tasks: Sequence[TaskReport], whole
     """What must stand beside averages that could be taken for the benchmark's."""
     if means and not whole:
         yield f"averages are over the rows of these {len(tasks)} tasks: not the benchmark average"
-
-
-def method_told(run: Run) -> Method | None:
-    """The method of a run; None where nothing published compares, or it is not known how its adapter was trained."""
-    told = method_of(run)
-    if told == "zero_shot" and run.facts["model"].get("peft"):
-        return None
-    return next((method for method in METHODS if method == told), None)
 
 
 def modality_of(run: Run) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from harness_ext.reports.console import interval, number, spread
-from harness_ext.reports.table import averages, bad_clips, notes, rows
+from harness_ext.reports.table import averages, bad_clips, notes, published_heading, rows
 from harness_ext.training import origin
 from mmla_tasks.published import source
 
@@ -28,6 +28,7 @@ def score_card(results: Mapping[str, Any]) -> str:
         policy=results["mmla"]["on_bad_clip"],
         made=list(_made(results)),
         tasks=results["mmla"]["tasks"],
+        published_heading=published_heading(results),
         published_source=source(),
         number=number,
         interval=interval,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness_ext.catalogue import Catalogue, packaged_labels
-from mmla_tasks.published import published
+from mmla_tasks.published import METHOD_NAMES, METHODS, Method, published
 from mmla_tasks.statistics import wilson_interval
 
-SHOWN_MODELS = {"text": ("Qwen2-7B", "GPT-4o"), "video": ("Qwen2-VL-7B", "GPT-4o")}
-"""Published rows shown beside ours: the usual 7B of that kind and the best zero-shot system."""
+USUAL_MODEL = {"text": "Qwen2-7B", "video": "Qwen2-VL-7B"}
+"""The published row of a modality that is shown beside ours, with that of the method's best system."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class BadClips:
 
 def rows(results: Mapping[str, Any]) -> Iterator[Row]:
     """One row per task that was run, in the order of the run."""
+    method = published_method(results)
     for name, block in results["mmla"]["tasks"].items():
         scores = results["results"][name]
         repeated = _repeats(results).get(name, {})
@@ -95,8 +96,29 @@ def rows(results: Mapping[str, Any]) -> Iterator[Row]:
             agreement=_percent(repeated.get("agreement")),
             majority=_percent(block["baselines"]["majority"]["accuracy"]),
             prior=_percent(block["baselines"]["prior"]["accuracy"]),
-            published=_published(block) if block["counts"]["asked"] == block["data"]["known_rows"] else "",
+            published=_published(block, method) if block["counts"]["asked"] == block["data"]["known_rows"] else "",
         )
+
+
+def method_of(results: Mapping[str, Any]) -> str:
+    """How the model met the benchmark: ``zero_shot``, ``few_shot``, ``sft``, ``it``, or with some ``adapter``."""
+    told: str | None = results["mmla"].get("method")
+    few = any(results["n-shot"].get(leaf) for leaf in results["mmla"]["tasks"])
+    return told or ("few_shot" if few else "zero_shot")
+
+
+def published_method(results: Mapping[str, Any]) -> Method | None:
+    """Of the published rows that compare with a run; None where none do, or its adapter's training is not known."""
+    told = method_of(results)
+    if told == "zero_shot" and results["mmla"]["model"].get("peft"):
+        return None
+    return next((method for method in METHODS if method == told), None)
+
+
+def published_heading(results: Mapping[str, Any]) -> str:
+    """Such as ``published (zero-shot)``: the heading above `Row.published`."""
+    method = published_method(results)
+    return f"published ({METHOD_NAMES[method]})" if method else "published"
 
 
 def averages(results: Mapping[str, Any]) -> list[Average]:
@@ -205,12 +227,12 @@ def _benchmarks() -> list[list[str]]:
     return [catalogue.leaves("mmla"), catalogue.leaves("mmla_text")]
 
 
-def _published(block: Mapping[str, Any]) -> str:
-    if block["labels"] != packaged_labels().get(block["dataset"]):
+def _published(block: Mapping[str, Any], method: Method | None) -> str:
+    if method is None or block["labels"] != packaged_labels().get(block["dataset"]):
         return ""
-    table = published("zero_shot")
-    kind = "text" if block["modality"] == "text" else "video"
-    shown = [(m, table[m].get(block["dataset"])) for m in SHOWN_MODELS[kind] if m in table]
+    table = published(method)
+    usual, best = USUAL_MODEL["text" if block["modality"] == "text" else "video"], next(iter(table))
+    shown = [(model, table[model].get(block["dataset"])) for model in dict.fromkeys((usual, best))]
     return " · ".join(f"{model} {acc:.1f}" for model, acc in shown if acc is not None)
 
 

@@ -113,6 +113,15 @@ def test_runs_find_what_was_downloaded_and_record_its_commit(hub, mmla, tmp_path
     assert "mmla data download MELD" in mmla("ls", "mmla_emotion").out
 
 
+def test_a_branch_names_what_was_downloaded_from_it(hub, mmla, tmp_path):
+    run = ("run", "--model", "mmla-echo", "--tasks", "mmla_speaking_style_mustard_text", "--data_revision")
+    assert mmla("data", "download", "MUStARD", "--data_revision", "main").status == 0
+    for revision in ("main", hub.commit, hub.commit[:8]):
+        ran = mmla(*run, revision, "--run_dir", tmp_path / revision)
+        assert ran.status == 0, ran.err
+    assert "another commit" in mmla(*run, "v2").err
+
+
 def test_a_newer_commit_replaces_what_changed(hub, mmla, tmp_path):
     assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
     hub.commit = "f" * 40

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from harness_ext.adapters import Adapters
-from harness_ext.reports.benchmark import method_of as method_of_run
 from harness_ext.reports.benchmark import settings_of
-from harness_ext.reports.leaderboard import METHOD_NAMES
-from harness_ext.reports.report_data import method_told
+from harness_ext.reports.leaderboard import GROUP_NAMES
 from harness_ext.reports.run_files import Run
+from harness_ext.reports.table import method_of as method_of_run
+from harness_ext.reports.table import published_heading, published_method
 from harness_ext.training import UNKNOWN, method_of, origin, refuse_other_base, sentences, trainings
 from mmla_tasks.errors import ModelError
 
@@ -118,5 +118,8 @@ def test_reports_compare_with_the_published_of_the_method(method: str, told: str
         "frame_policy": None,
     }  # fmt: skip
     run = Run(tmp_path, {"mmla": facts, "n-shot": {}})
-    assert method_told(run) == told and method_of_run(run) == method in METHOD_NAMES
+    assert published_method(run.results) == told and method_of_run(run.results) == method in GROUP_NAMES
+    assert published_heading(run.results) == {"sft": "published (SFT)", "it": "published (IT)"}.get(
+        told or "", "published"
+    )
     assert ("how it was trained is not known" in settings_of(run, "text")) is (method == UNKNOWN)

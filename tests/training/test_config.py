@@ -47,6 +47,8 @@ def test_flags_go_over_the_file(tmp_path: Path) -> None:
     config = read_config(path, flags)
     assert config.learning_rate == 5e-5 and config.lora.rank == 8 and config.lora.alpha == 64
     assert config.tasks == ["mmla_intent", "mmla_emotion"] and config.max_steps == 3
+    for words in (["[a, b]"], ["a,b"], ["a", "b"], ["[a,", "b]"]):
+        assert read_arguments(["--tasks", *words])[1]["tasks"] == ["a", "b"]
     with pytest.raises(UsageError, match="is no key"):
         read_arguments(["--lora.rnk", "8"])
 
