@@ -44,9 +44,10 @@ class _Checking:
 
     def result(self) -> Checked:
         from finetune.examples import tasks_of
-        from finetune.run import check_packages
+        from finetune.run import check_packages, check_reporters
 
         check_packages()
+        self._try("report_to", lambda: check_reporters(self.config))
         tasks = self._try("tasks", lambda: tasks_of(self.config)) or {}
         data = {split: self._documents(tasks, split) for split in ("train", "dev")}
         self._model()
@@ -144,7 +145,8 @@ class _Checking:
         try:
             return act()
         except MmlaError as error:
-            details = " ".join(f"{name}: {value}" for name, value in error.details.items() if name in ("hint", "why"))
+            told = [(name, error.details[name]) for name in ("hint", "why", "next") if name in error.details]
+            details = " ".join(f"{name}: {value}" for name, value in told)
             self._fault(key, error.what, details)
             return None
 

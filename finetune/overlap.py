@@ -11,14 +11,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmla_tasks.errors import DataError
 from mmla_tasks.records import Clip, Document
 from mmla_tasks.sources import SOURCES
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COMPARED = {
     "text_and_label": "same dimension, same text as read (space around it removed), same label without regard to case",
@@ -105,30 +102,20 @@ class Overlap:
         ]
         return {"compared": COMPARED, "excluded": excluded, "tasks": tasks, "pairs": pairs}
 
-    def report(self, *, excluded: bool) -> Iterator[str | Table]:
-        """What is shown before training: a table, and what was done about it; nothing where there is no overlap."""
+    def report(self, *, excluded: bool) -> Iterator[str]:
+        """Lines to show before training: each pair with its counts, then what is done; none without overlap."""
         out = sum(len(self.overlapping(task)) for task in self.train_rows)
-        if out:
-            yield "test rows that stand in train too:"
-            yield self.table()
-            rows = f"{out:,} of {sum(self.train_rows.values()):,} train rows"
-            yield (
-                f"{rows} are left out" if excluded else f"{rows} are trained on; exclude_test_overlap leaves them out"
-            )
-
-    def table(self) -> Table:
-        """One line for each pair that has something in common."""
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="", title_justify="left")
-        for heading in ("train rows of", "test rows of"):
-            table.add_column(heading, no_wrap=True)
-        for heading in ("test rows", "same text and label", "same clip", "train rows"):
-            table.add_column(heading, justify="right")
+        if not out:
+            return
+        yield "test rows that stand in train too:"
+        width = max(len(f"{pair.test_rows:,}") for pair in self.found)
         for pair in self.found:
-            counts = (pair.test_rows, pair.text_and_label, pair.clip, len(pair.train_rows))
-            table.add_row(pair.train, pair.test, *(f"{count:,}" for count in counts))
-        return table
+            counts = (("same text and label", pair.text_and_label), ("same clip", pair.clip))
+            what = ", ".join(f"{count:,} {name}" for name, count in counts if count)
+            where = "its own train" if pair.train == pair.test else f"train of {pair.train}"
+            yield f"  of {pair.test_rows:>{width},} of {pair.test}, in {where}: {what}"
+        rows = f"{out:,} of {sum(self.train_rows.values()):,} train rows"
+        yield f"{rows} are left out" if excluded else f"{rows} are trained on; exclude_test_overlap leaves them out"
 
 
 def overlap(train: Sequence[TaskRows], test: Sequence[TaskRows]) -> Overlap:

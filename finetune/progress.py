@@ -62,9 +62,9 @@ class RunReporter(Reporter):
             f"   ({look.rows} rows, {look.seconds:.1f} s){note}"
         )
 
-    def say(self, line: Any) -> None:
-        """Anything else: a line, or a table of rich."""
-        self.console.print(line, highlight=False)
+    def say(self, line: str) -> None:
+        """Anything else, in a line that a narrow terminal may wrap."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def stop(self) -> None:
         """End, also after an error."""

@@ -16,7 +16,7 @@ from finetune.order import Order, order_of
 from finetune.output import RECORD, Output
 from finetune.overlap import Overlap, overlap_with_test
 from harness_ext.ranks import Ranks
-from mmla_tasks.errors import MissingExtraError
+from mmla_tasks.errors import MissingExtraError, UsageError
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "deepspeed", "av", "mmla-eval")
 """What can change what is learnt; their versions stand in the record."""
@@ -75,6 +75,7 @@ def run(config: Config, reporter: Any = None) -> dict[str, Any]:
         KeyboardInterrupt: it was asked to stop, and has saved where it is.
     """
     check_packages()
+    check_reporters(config)
     ranks = Ranks.of_environment()
     output = Output(config.output_dir, config, {"processes": ranks.count})
     with output.held(ranks.is_first):
@@ -92,10 +93,30 @@ def check_packages() -> None:
             raise MissingExtraError(package, extra="finetune", purpose="mmla finetune")
 
 
+def check_reporters(config: Config) -> None:
+    """Say which package `report_to` lacks.
+
+    Raises:
+        UsageError: one is not installed.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in config.report_to if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"report_to: {', '.join(missing)} is not installed",
+            next=f"pip install {' '.join(missing)}, or leave it out of report_to",
+        )
+
+
 def _trained(config: Config, output: Output, ranks: Ranks, reporter: Any) -> dict[str, Any]:
     """Everything between an open folder and its record."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
     from transformers import set_seed
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it has found this out
 
     from finetune.collator import Collator, Rows
     from finetune.launch.deepspeed import deepspeed_settings

@@ -44,8 +44,8 @@ class Reporter:
     def looked(self, look: Look, best: bool) -> None:
         """Dev was looked at."""
 
-    def say(self, line: Any) -> None:
-        """Anything else: a line, or a table of rich."""
+    def say(self, line: str) -> None:
+        """Anything else, in a line."""
 
     def stop(self) -> None:
         """End, also after an error."""

@@ -57,11 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
+    import warnings
     from importlib import import_module
 
     from harness_ext.ranks import Ranks
     from mmla_tasks.errors import MmlaError
 
+    # PEFT asks transformers by an old name, which no user can change.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     try:
         status: int = import_module(ELSEWHERE.get(verb, f"harness_ext.cli.{verb}")).main(arguments)
         return status

@@ -39,15 +39,16 @@ def test_every_fault_comes_at_once_with_its_line(learner: Path, tmp_path: Path) 
     file = tmp_path / "config.yaml"
     file.write_text(
         f"model: {learner}\ntasks: [{TASK}]\nmodality: text\ndata_dir: {tmp_path / 'data'}\n"
-        f"lora: {{targets: [q_prj]}}\nmax_length: 20\ndeepspeed: {tmp_path / 'ds.json'}\n"
+        f"lora: {{targets: [q_prj]}}\nmax_length: 20\ndeepspeed: {tmp_path / 'ds.json'}\nreport_to: [wandb]\n"
     )
     faults = faults_of(file)
-    assert len(faults) == 4, faults
+    assert len(faults) == 5, faults
     (split,) = [one for one in faults if one.startswith("line 2: ")]
     assert "dev" in split
     (target,) = [one for one in faults if one.startswith("line 5: LoRA targets match no layer: q_prj")]
     assert "did you mean `q_proj`" in target
     assert any(re.match(r"line 6: .* has \d+ tokens, more than the 20 of the context", one) for one in faults)
+    assert "line 8: report_to: wandb is not installed pip" in " ".join(faults).replace("next: ", "")
     assert any(one.startswith("line 7: train_batch_size 12 cannot be split: a step has 8 x 1 x 1") for one in faults)
 
 

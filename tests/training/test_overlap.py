@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
 from finetune.overlap import TaskRows, overlap
 from harness_ext.catalogue import Catalogue
@@ -161,10 +160,9 @@ def test_facts_are_plain(excluded: bool) -> None:
     assert facts["excluded"] == excluded
 
 
-def test_the_table_names_the_pairs_with_something_in_common(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_names_the_pairs_with_something_in_common() -> None:
     train, test = some()
     apart = rows_of("emotion_y", "Y", "emotion", row("1", "Zzz.", "joy"))
-    Console(width=200).print(overlap([*train, apart], test).table())
-    shown = capsys.readouterr().out
-    assert "emotion_x" in shown and "emotion_y" not in shown
-    assert shown.splitlines()[1].split() == ["emotion_x", "emotion_x", "3", "1", "1", "2"]
+    title, pair, end = overlap([*train, apart], test).report(excluded=False)
+    assert pair == "  of 3 of emotion_x, in its own train: 1 same text and label, 1 same clip"
+    assert end == "2 of 3 train rows are trained on; exclude_test_overlap leaves them out", (title, end)
