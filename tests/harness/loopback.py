@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.harness.serving import serving
 
 FAULTS = ("429", "429 date", "500", "503", "hang", "cut", "empty", "odd", "no json", "drop")
 HANG_SECONDS = 6.0
@@ -59,21 +61,8 @@ class Loopback:
     @contextmanager
     def serving(self, port: int = 0) -> Iterator[str]:
         """Listen; gives the base URL."""
-        server = _Server(("127.0.0.1", port), _handler(self))
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/v1"
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
+        with serving(_handler(self), port) as address:
+            yield f"{address}/v1"
 
 
 def random_faults(share: float, seed: int, kinds: Sequence[str] = FAULTS) -> Callable[[str, int], str | None]:
