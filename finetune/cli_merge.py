@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from harness_ext.cli.parser import Parser
 from mmla_tasks.errors import ModelError
 
 
 def main(arguments: list[str]) -> int:
     """Merge, and compare if asked to."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla finetune merge",
         description=__doc__,
         epilog="mmla finetune merge runs/mintrec/adapter --output models/mintrec --check",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 
 from finetune.recipes import models, models_with_it, recipe
+from harness_ext.cli.parser import Parser
 from mmla_tasks.errors import UsageError
 from mmla_tasks.sources import SOURCES
 
 
 def main(arguments: list[str]) -> int:
     """Print one recipe, or what there is."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla finetune recipe",
         description=__doc__,
         epilog="mmla finetune recipe --model qwen2-vl-7b --dataset mintrec > mintrec.yaml",

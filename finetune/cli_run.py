@@ -62,6 +62,7 @@ def closing_lines(record: dict[str, Any], folder: Any) -> list[str]:
         f"{selection['metric']} {100 * selection['value']:.1f} % on {selection['rows']} rows of dev{was}",
         f"{record['method']}: {folder}/{where}   record: {folder}/training.json   curve: {folder}/curve.png",
     ]
+    lines += record.get("notes", [])
     bad = record["bad_clips"]
     if bad["train"] or bad["dev"]:
         lines.append(f"bad clips: {len(bad['train'])} in train, {len(bad['dev'])} in dev ({bad['policy']})")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from finetune.sweep import Cell, read_sweep, results, run_sweep, table, write_report
+from finetune.sweep import Cell, notes, read_sweep, results, run_sweep, table, write_report
+from harness_ext.cli.parser import Parser
 
 
 def main(arguments: list[str]) -> int:
@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
     Returns:
         0 when every cell is finished, 1 when some failed.
     """
-    parser = argparse.ArgumentParser(prog="mmla finetune sweep", description=__doc__)
+    parser = Parser(prog="mmla finetune sweep", description=__doc__)
     parser.add_argument("sweep", type=Path, metavar="SWEEP.yaml", help="config, grid, output_dir, launch")
     parser.add_argument("--dry_run", action="store_true", help="check every cell and show the table; train nothing")
     args = parser.parse_args(arguments)
@@ -29,6 +29,8 @@ def main(arguments: list[str]) -> int:
 
     found = results(sweep) if args.dry_run else run_sweep(sweep, tell)
     console.print(table(found, sweep.metric), soft_wrap=True)
+    for note in notes(sweep):
+        console.print(note, highlight=False)
     failed = sum(result.status == "failed" for result in found)
     if args.dry_run:
         return 0

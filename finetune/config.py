@@ -39,18 +39,21 @@ Share = Annotated[float, Number, Field(ge=0, le=1)]
 class Section(BaseModel):
     """Keys that belong together. Unknown ones are faults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Lora(Section):
     """Low-rank matrices beside the layers of a frozen model."""
 
     rank: Count = 16
+    """Of the matrices: their inner dimension."""
     alpha: Annotated[float, Number, Field(gt=0)] = 32
     """The matrices' product counts ``alpha / rank`` times."""
     dropout: Annotated[float, Number, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's inputs that are set to 0 in training."""
     targets: str | list[str] = ALL_LINEAR
-    """`ALL_LINEAR`, a name, or names of layers: a layer is meant by the end of its dotted name."""
+    """``all-linear`` (all but the output layer and a vision tower that does not learn), or names of layers: a layer is
+    meant by the end of its dotted name."""
 
 
 class Frames(Section):
@@ -77,7 +80,7 @@ class Frames(Section):
         return FramePolicy.chosen(self.given)
 
 
-class Mixture(Section):
+class Mixing(Section):
     """How often each task comes, when there are several."""
 
     weights: Literal["size", "equal", "temperature"] = "size"
@@ -114,11 +117,13 @@ class Config(Section):
     tasks: Annotated[list[str], Field(min_length=1)]
     """Task and group names; several leaf tasks are instruction tuning (IT), one is SFT."""
     include_path: list[Path] = []
+    """Folders of further task YAMLs."""
     data_dir: str | None = None
+    """Data root, or ``sample``; unless given MMLA_DATA_DIR, then what was downloaded."""
     data_revision: str | None = None
     modality: Literal["text+video", "text", "video"] | None = None
-    """What the model is shown; None as each task says. With ``text``, `frames` and `train_vision` change nothing: one
-    flag makes the text-only run of a config."""
+    """What the model is shown; unless given, as each task says. With ``text``, `frames` and `train_vision` change
+    nothing: one flag makes the text-only run of a config."""
     output_dir: Path = Path("runs/finetune")
     adapter: Literal["lora", "none"] = "lora"
     """``none`` trains the weights of the model itself."""
@@ -127,7 +132,9 @@ class Config(Section):
     """Whether the vision tower and what joins it to the text model learn too."""
     frames: Frames = Frames()
     on_bad_clip: Literal["error", "skip", "text"] = "error"
+    """A clip that can't be shown stops the run, is left out, or is asked about without video."""
     learning_rate: Annotated[float, Number, Field(gt=0)] = 1e-4
+    """After the warm-up."""
     epochs: Annotated[float, Number, Field(gt=0)] = 1.0
     max_steps: Count | None = None
     """Optimizer steps; goes before `epochs`."""
@@ -139,19 +146,22 @@ class Config(Section):
     """Share of all steps in which the learning rate rises."""
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     weight_decay: Annotated[float, Number, Field(ge=0)] = 0.0
+    """Of AdamW."""
     max_grad_norm: Annotated[float, Number, Field(gt=0)] = 1.0
+    """Longer gradients are scaled down to this."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """``auto``: bfloat16 on a GPU that has it, else float32."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
     attention: Literal["auto", "flash_attention_2", "sdpa", "eager"] = "auto"
     """``auto``: FlashAttention-2 where it is installed and there is a GPU, else SDPA."""
     deepspeed: Annotated[str, AfterValidator(_known_or_file)] | None = None
-    """One of `DEEPSPEED`, or a DeepSpeed configuration in JSON."""
+    """``zero2``, ``zero2-offload``, ``zero3``, ``zero3-offload``, or a DeepSpeed configuration in JSON."""
     max_length: Count | None = None
-    """Tokens of an example; longer ones are an error and never cut. None: what the model's positions reach."""
+    """Tokens of an example; longer ones are an error and never cut. Unless given: what the model's positions reach."""
     workers: Annotated[int, Number, Field(ge=0)] = 2
     """Processes that decode clips and make tensors ahead of the model; texts need none."""
-    mixture: Mixture = Mixture()
+    mixture: Mixing = Mixing()
     selection: Selection = Selection()
     save_every: Count | None = None
     """Steps between two checkpoints to go on from; None as often as `selection.every`."""

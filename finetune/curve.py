@@ -18,6 +18,7 @@ def draw(output: Output, record: Mapping[str, Any]) -> None:
     looks, chosen = record["selection"]["looks"], record["selection"]
     figure = Figure(figsize=(7, 4), layout="constrained")
     left = figure.add_subplot()
+    left.set_title("\n".join(record.get("notes", [])), fontsize="small")
     left.plot([row["step"] for row in steps], [row["loss"] for row in steps], color="0.65", linewidth=1)
     left.set_xlabel("step")
     left.set_ylabel("loss on the answer's tokens (grey)")

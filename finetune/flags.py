@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
+from pydantic.fields import FieldInfo
 
 from finetune.config import Config, Section, known_keys
 from mmla_tasks.errors import UsageError, suggest
@@ -60,8 +63,23 @@ def _read(key: str, words: list[str]) -> Any:
 
 
 def keys_help() -> str:
-    """All keys with their defaults."""
-    return "\n".join(f"  --{key:<28} {_default(key)}" for key in known_keys() if not _is_section(key))
+    """All keys with their defaults, choices and meaning."""
+    return "\n".join(line for key in known_keys() if not _is_section(key) for line in _key_help(key))
+
+
+def _key_help(key: str) -> Iterator[str]:
+    info = _field(key)
+    yield f"  --{key:<28} {_default(info)}"
+    choices = [one for kind in (info.annotation, *get_args(info.annotation)) for one in get_args(kind)]
+    words = [one for one in choices if isinstance(one, str)] if Literal in _origins(info.annotation) else []
+    about = " ".join(" ".join((f"One of {', '.join(words)}." if words else "", info.description or "")).split())
+    plain = about.replace("``", "").replace("`", "")
+    yield from textwrap.wrap(plain, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def _origins(annotation: Any) -> set[Any]:
+    """What an annotation is made of, such as ``Literal`` inside ``Literal[...] | None``."""
+    return {get_origin(annotation), *(origin for part in get_args(annotation) for origin in [get_origin(part)])}
 
 
 def _is_section(key: str) -> bool:
@@ -69,10 +87,13 @@ def _is_section(key: str) -> bool:
     return info is not None and isinstance(info.default, Section)
 
 
-def _default(key: str) -> str:
+def _field(key: str) -> FieldInfo:
     section, _, inner = key.rpartition(".")
     fields = type(Config.model_fields[section].default).model_fields if section else Config.model_fields
-    info = fields[inner]
+    return fields[inner]
+
+
+def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
     return "none unless given" if info.default is None else f"{info.default}"

@@ -31,16 +31,12 @@ FREE = ("report_to", "keep_checkpoints", "evaluate", "workers", "output_dir")
 
 
 class Output:
-    """Opens a run folder and keeps it to one run.
+    """A run folder, kept to one run while it is `held`.
 
     Args:
-        path: Made when missing.
+        path: The folder; `held` makes it.
         config: The run's.
         facts: What else the run depends on, such as the number of processes.
-
-    Raises:
-        OtherRunError: it belongs to a run that differs (every difference is listed), or another process works in it.
-        RunFolderError: it cannot be written.
     """
 
     def __init__(self, path: Path, config: Config, facts: Mapping[str, Any]) -> None:
@@ -65,7 +61,12 @@ class Output:
 
     @contextmanager
     def held(self, first: bool = True) -> Iterator[None]:
-        """Hold the folder while the run lasts; of several processes the first one does it for all."""
+        """Hold the folder while the run lasts; of several processes the first one does it for all.
+
+        Raises:
+            OtherRunError: it belongs to a run that differs, with every difference, or another process works in it.
+            RunFolderError: it cannot be written.
+        """
         from filelock import FileLock, Timeout
 
         with self.writing():
@@ -99,7 +100,7 @@ class Output:
             )
 
     def claim(self) -> None:
-        """Write down whose folder this is, and forget what an earlier run left that made no checkpoint."""
+        """Write down whose folder this is."""
         with self.writing():
             self.write_json("run.json", self.identity)
             written = yaml.safe_dump(self.config.plain(), sort_keys=False, allow_unicode=True)

@@ -17,9 +17,14 @@ from finetune.output import RECORD, Output
 from finetune.overlap import Overlap, overlap_with_test
 from harness_ext.ranks import Ranks
 from mmla_tasks.errors import MissingExtraError, UsageError
+from mmla_tasks.root import SAMPLE_NOTE
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "deepspeed", "av", "mmla-eval")
 """What can change what is learnt; their versions stand in the record."""
+
+
+TRAINER = "trainer"
+"""Folder of what `Trainer` itself writes: the files of TensorBoard and W&B."""
 
 
 @dataclass
@@ -31,6 +36,12 @@ class Data:
     dev: dict[str, list[Any]]
     overlap: Overlap
     """What the train splits have in common with the test splits."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What must stand beside every score."""
+        roots = [task.root for task in self.tasks.values()]
+        return [SAMPLE_NOTE] if any(root is not None and root.is_sample for root in roots) else []
 
     @property
     def method(self) -> str:
@@ -181,7 +192,7 @@ def training_arguments(config: Config, output: Output, deepspeed: dict[str, Any]
 
     shows_clips = config.modality != "text"
     return TrainingArguments(
-        output_dir=str(output.path / "trainer"),
+        output_dir=str(output.path / TRAINER),
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
@@ -252,6 +263,7 @@ def _finished(
     bad_clips = sorted({name for part in trainer.gather(sorted(trainer.bad_clips)) for name in part})
     record = {
         "method": data.method,
+        "notes": data.notes,
         "base": {k: loaded.identity[k] for k in ("pretrained", "revision", "digest", "class", "dtype")},
         "config": config.plain(),
         "data": data.described(),
@@ -291,6 +303,8 @@ def _place_selected(output: Output, step: int, loaded: Any, record: Mapping[str,
     draw(output, record)
     output.write_json(RECORD, record)
     shutil.rmtree(output.path / "best", ignore_errors=True)
+    if not output.config.report_to:
+        shutil.rmtree(output.path / TRAINER, ignore_errors=True)
 
 
 def versions() -> dict[str, str]:

@@ -22,6 +22,7 @@ import yaml
 from finetune.config import Config, ConfigText, check_text, config_text, known_keys
 from harness_ext.training import read_training
 from mmla_tasks.errors import UsageError, suggest
+from mmla_tasks.root import SAMPLE_NOTE, DataRoot
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -161,6 +162,12 @@ def table(found: Sequence[Result], metric: str) -> Table:
     return shown
 
 
+def notes(sweep: Sweep) -> list[str]:
+    """What must stand beside every score."""
+    is_sample = any(DataRoot.choose(cell.config.data_dir).is_sample for cell in sweep.cells)
+    return [SAMPLE_NOTE] if is_sample else []
+
+
 def write_report(sweep: Sweep) -> Path:
     """Write the results as Markdown.
 
@@ -168,7 +175,8 @@ def write_report(sweep: Sweep) -> Path:
         Its path.
     """
     heads, rows = _columns(results(sweep), sweep.metric)
-    lines = ["# Sweep", "", f"Best {sweep.metric} on dev first; fractions are of the rows that selection looks at.", ""]
+    about = f"Best {sweep.metric} on dev first; fractions are of the rows that selection looks at."
+    lines = ["# Sweep", "", *(line for note in notes(sweep) for line in (f"> **{note}**", "")), about, ""]
     for row in [heads, ["---:"] * (len(heads) - 1) + [":---"], *rows]:
         lines.append(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |")
     path = sweep.output_dir / REPORT

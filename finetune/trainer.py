@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from finetune.collator import IGNORED
 from finetune.config import Config
-from finetune.output import LOG, LOOKS, Output, step_of
+from finetune.output import LOG, LOOKS, Output
 from finetune.selection import DevPart, Look, SharedRounds
 from mmla_tasks.errors import MmlaError, ModelError
 
@@ -386,8 +386,3 @@ def _lift(inner: Path, outer: Path) -> None:
     for path in inner.iterdir():
         os.replace(path, outer / path.name)
     inner.rmdir()
-
-
-def steps_done(checkpoint: Path | None) -> int:
-    """Step from which a run goes on."""
-    return 0 if checkpoint is None else step_of(checkpoint)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from harness_ext.taskfile import (
+    TASK_CLASS,
     Fault,
     NoTaskFileError,
     TaskFile,
@@ -36,6 +37,8 @@ class Catalogue:
     """Every task and group by name."""
 
     files: Mapping[str, TaskFile]
+    others: Mapping[str, Path] = field(default_factory=dict)
+    """Files of further folders that name a task of another class than ours."""
 
     @classmethod
     def load(cls, include: Iterable[Path] = ()) -> Catalogue:
@@ -46,10 +49,13 @@ class Catalogue:
             UsageError: a folder that is not there, or two files with one name.
         """
         files = dict(_packaged())
+        others: dict[str, Path] = {}
         for folder in include:
             if not folder.is_dir():
                 raise UsageError(f"--include_path {folder} is not a folder", next="name the folder of your task YAMLs")
-            for file in read_folder(folder):
+            ours, of_others = _read_folder(folder)
+            others |= {file.name: file.path for file in of_others}
+            for file in ours:
                 if file.name in files and files[file.name].path.resolve() != file.path.resolve():
                     raise UsageError(
                         f"two task files are named {file.name}",
@@ -62,7 +68,7 @@ class Catalogue:
             faults = list(member_faults(file, files)) if file.is_group else []
             if faults:
                 raise faults_error(file.path, faults)
-        return cls(files)
+        return cls(files, others)
 
     def leaves(self, name: str) -> list[str]:
         """Names of the leaf tasks of a task or group, in order."""
@@ -101,10 +107,15 @@ class Catalogue:
         return tagged if tagged and name not in self.files else [name]
 
     def _unknown(self, names: Sequence[str]) -> UsageError:
-        hints = {name: suggest(name, self.files) or "nothing is named like it" for name in names}
+        hints = {name: self._hint(name) for name in names}
         what = f"unknown task {names[0]}" if len(names) == 1 else f"{len(names)} unknown tasks"
         hint = hints[names[0]] if len(names) == 1 else "\n".join(f"{n}: {h}" for n, h in hints.items())
         return UsageError(what, hint=hint, next="mmla ls shows all names; --include_path FOLDER adds yours")
+
+    def _hint(self, name: str) -> str:
+        if name in self.others:
+            return f"{self.others[name]} names it, but its `class` is not `!function {TASK_CLASS}`; mmla check tells"
+        return suggest(name, self.files) or "nothing is named like it"
 
     def _refuse_twice(self, names: Sequence[str]) -> None:
         holder: dict[str, str] = {}
@@ -130,7 +141,12 @@ def read_folder(folder: Path) -> list[TaskFile]:
     Raises:
         TaskFileError: a file with faults.
     """
-    files = []
+    return _read_folder(folder)[0]
+
+
+def _read_folder(folder: Path) -> tuple[list[TaskFile], list[TaskFile]]:
+    """Our tasks and groups, and files that name tasks of other classes."""
+    files, others = [], []
     for path in sorted(folder.rglob("*.yaml")):
         try:
             file = read_task_file(path)
@@ -139,7 +155,9 @@ def read_folder(folder: Path) -> list[TaskFile]:
         if file.is_group or file.is_label_task:
             refuse_faults(file)
             files.append(file)
-    return files
+        elif isinstance(file.config.get("task"), str):
+            others.append(file)
+    return files, others
 
 
 def refuse_faults(file: TaskFile) -> None:

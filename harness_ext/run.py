@@ -32,7 +32,7 @@ from harness_ext.repeats import numbered, over_repeats, refuse_equal_repeats, re
 from harness_ext.requests import ANSWER_MODES
 from harness_ext.results import LeftOut, build_results, sample_rows
 from harness_ext.run_folder import SAMPLES, RunFolder
-from harness_ext.session import Progress, Session, session
+from harness_ext.session import Progress, Session, on_this_root, session
 from harness_ext.shards import Shard, record
 from harness_ext.taskfile import MODALITIES
 from mmla_tasks.errors import ClipError, MissingExtraError, MmlaError, ModelError, UsageError, suggest
@@ -363,7 +363,7 @@ def _leave_out_without_clips(loaded: dict[str, Any], options: RunOptions, catalo
     if left_out and (options.require_all or not loaded["tasks"]):
         raise UsageError(
             "nothing left to run" if not loaded["tasks"] else "--require_all: some tasks have no clips",
-            {item.task: f"{item.why}; {item.next_step}" for item in left_out},
+            {item.task: f"{item.why}; {on_this_root(item.next_step, options.data_dir)}" for item in left_out},
             next="bring the clips, or ask without video: --modality text",
         )
     _drop_empty_groups(loaded["groups"])
@@ -648,7 +648,7 @@ def _opening_lines(
     if ranks.count > 1:
         yield f"{ranks.count} processes share the requests; the progress shown is that of the first"
     for item in left_out:
-        yield f"left out {item.task}: {item.why}; {item.next_step}"
+        yield f"left out {item.task}: {item.why}; {on_this_root(item.next_step, options.data_dir)}"
 
 
 def _repeat_lines(repeat: RunOptions, number: int) -> Iterator[str]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
+from harness_ext.decoding import decoding
 from mmla_tasks.answers import label_faults
 from mmla_tasks.documents import Dataset
-from mmla_tasks.errors import TaskFileError, suggest
+from mmla_tasks.errors import TaskFileError, UsageError, suggest
 
 TASK_CLASS = "harness_ext.task.LabelTask"
 
@@ -174,6 +175,7 @@ _NAME = re.compile(r"[\w.-]+")
 def value_faults(file: TaskFile) -> Iterator[Fault]:
     """Labels, modality and other values that cannot be meant."""
     yield from _label_faults(file)
+    yield from _decoding_faults(file)
     for key, (kind, wanted) in _KINDS.items():
         value = file.config.get(key)
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
@@ -192,6 +194,15 @@ def value_faults(file: TaskFile) -> Iterator[Fault]:
             yield Fault(_at(file, key), f"`{key}` must be a text, not {value!r}")
 
 
+def _decoding_faults(file: TaskFile) -> Iterator[Fault]:
+    given = file.config.get("generation_kwargs")
+    if isinstance(given, Mapping):
+        try:
+            decoding(given)
+        except UsageError as error:
+            yield Fault(_at(file, "generation_kwargs"), error.what, str(error.details.get("next", "")))
+
+
 def _label_faults(file: TaskFile) -> Iterator[Fault]:
     if "labels" not in file.config:
         return
@@ -204,7 +215,7 @@ def _label_faults(file: TaskFile) -> Iterator[Fault]:
             hint = "quote it: YAML reads yes, no, on, off and numbers as values" if not isinstance(label, str) else ""
             yield Fault(where, f"label {label!r} is not a text", hint)
     texts = [label for label in labels if isinstance(label, str)]
-    yield from (Fault(where, fault) for fault in label_faults(texts))
+    yield from (Fault(where, fault) for fault in (label_faults(texts) if texts else ()))
     for label in file.config.get("released_prompt_labels") or ():
         if label not in texts:
             yield Fault(_at(file, "released_prompt_labels"), f"`{label}` is not in `labels`")

@@ -5,13 +5,13 @@ lm-eval drops a YAML that does not parse with a debug line, and `lm-eval validat
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness_ext.catalogue import packaged_labels, static_faults, yaml_folder
+from harness_ext.cli.parser import Parser
 from harness_ext.taskfile import (
     TASK_CLASS,
     Fault,
@@ -28,7 +28,7 @@ from mmla_tasks.root import DataRoot
 
 def main(arguments: list[str]) -> int:
     """Check folders or files; the packaged tasks when none is named."""
-    parser = argparse.ArgumentParser(prog="mmla check", description=__doc__)
+    parser = Parser(prog="mmla check", description=__doc__)
     parser.add_argument("paths", nargs="*", type=Path, help="folders or YAML files (default: the packaged tasks)")
     parser.add_argument(
         "--data_dir", metavar="PATH", help="check the data as well; files beside a YAML are always checked"
@@ -97,6 +97,9 @@ def _faults(file: TaskFile, names: Counter[str], known: set[str], root: DataRoot
             _line(file, "group" if file.is_group else "task"),
             f"the name `{file.name}` is given {names[file.name]} times",
         )
+    own = {one.name: one.path.resolve() for one in _packaged()}
+    if own.get(file.name, file.path.resolve()) != file.path.resolve():
+        yield Fault(_line(file, "group" if file.is_group else "task"), f"the name `{file.name}` is a packaged one's")
     if file.is_group:
         yield from member_faults(file, known)
         return
@@ -113,6 +116,9 @@ def _line(file: TaskFile, key: str) -> str:
 def _data_faults(file: TaskFile, root: DataRoot | None) -> Iterator[Fault]:
     try:
         dataset = _dataset(file, root)
+        if file.config.get("num_fewshot") and dataset is not None and not dataset.has("train"):
+            what = f"`num_fewshot` takes examples from the train split, which {dataset.name} lacks"
+            yield Fault(_line(file, "num_fewshot"), what)
         for split in dataset.files if dataset is not None else ():
             assert dataset is not None
             if split == "test" or dataset.has(split):

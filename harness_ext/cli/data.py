@@ -7,6 +7,7 @@ import os
 from importlib import import_module
 from pathlib import Path
 
+from harness_ext.cli.parser import Parser
 from mmla_tasks.errors import UsageError
 from mmla_tasks.places import download_folder
 from mmla_tasks.root import DATA_DIR_VARIABLE
@@ -26,7 +27,7 @@ VERBS = {
 def main(arguments: list[str]) -> int:
     """Run one verb of `mmla data`."""
     width = max(map(len, VERBS))
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla data",
         description=__doc__,
         epilog="\n".join(f"  {name:<{width}}   {what}" for name, (_, what) in VERBS.items()),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from harness_ext.cli.parser import Parser
 from mmla_tasks.errors import MmlaError, UsageError
 
 
 def main(arguments: list[str]) -> int:
     """Print the table, and write it where asked."""
-    parser = argparse.ArgumentParser(prog="mmla leaderboard", description=__doc__)
+    parser = Parser(prog="mmla leaderboard", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="searched with all folders below it")
     parser.add_argument(
         "--output",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from harness_ext.cli.parser import Parser
 from mmla_tasks.errors import MissingExtraError, UsageError
 
 MARKER = ".mmla-link.json"
@@ -19,7 +19,7 @@ INSTEAD = 'without links: lm_eval --include_path "$(mmla where)" ...'
 
 def main(arguments: list[str]) -> int:
     """Link every YAML into lm-eval's tasks folder."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla link",
         description="Link the task YAMLs into the installed lm-eval, so that it finds them without --include_path.",
         epilog="mmla unlink takes the links away again",

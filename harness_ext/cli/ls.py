@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.catalogue import TEXT_SUFFIX, Catalogue, packaged_labels, yaml_folder
+from harness_ext.cli.parser import Parser
+from harness_ext.session import on_this_root
 from harness_ext.taskfile import TaskFile, dataset_beside
 from mmla_tasks.documents import Dataset, clip_counts
 from mmla_tasks.errors import DataError
@@ -37,7 +38,7 @@ class Holding:
 
 def main(arguments: list[str]) -> int:
     """Print the tree."""
-    parser = argparse.ArgumentParser(prog="mmla ls", description=__doc__)
+    parser = Parser(prog="mmla ls", description=__doc__)
     parser.add_argument("group", nargs="?", default=None, help="a group or task; everything by default")
     parser.add_argument("--data_dir", metavar="PATH", help="data root, or `sample`; else MMLA_DATA_DIR, else the Hub")
     parser.add_argument("--include_path", metavar="FOLDER", action="append", default=[], type=Path)
@@ -86,6 +87,7 @@ def _holding(file: TaskFile, root: DataRoot) -> Holding:
     elif root.is_sample:
         clips = "all"  # drawn when a video task first asks for them
     step = "" if clips in ("all", "not asked") or not source else source.next_step_for_videos
+    step = on_this_root(step, root.given if root.origin == "--data_dir" else None)
     difference = None if root.is_sample else split.difference
     return Holding(file.name, dataset, len(labels), len(split.documents), True, clips, difference, step)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness_ext.cli.parser import Parser
+
 EPILOG = """\
 examples:
   mmla run --model mmla-hf --model_args pretrained=... --tasks mmla --run_dir runs/x --shard 1/8
@@ -19,7 +21,7 @@ was never split.
 
 def main(arguments: list[str]) -> int:
     """Merge the shards of one run folder and print their table."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla merge",
         description="Put the results of a run's shards together.",
         epilog=EPILOG,

@@ -6,6 +6,7 @@ import argparse
 from contextlib import ExitStack
 from pathlib import Path
 
+from harness_ext.cli.parser import Parser
 from mmla_tasks.errors import UsageError
 
 EPILOG = """\
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     from harness_ext.reports import hub_files
     from mmla_tasks.published import METHODS
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla report",
         description="Write a report of a finished run: one page that opens offline, Markdown, JSON, LaTeX, figures.",
         epilog=EPILOG,

@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from harness_ext.cli.parser import Parser
 from harness_ext.masking import masked_text
 from harness_ext.ranks import Ranks
 from mmla_tasks.errors import MmlaError, OtherRunError, UsageError, suggest
@@ -115,17 +116,6 @@ def _what_is_safe(options: Any) -> Iterator[str]:
         yield f"{kept} safe in {folder}; the same command goes on from there."
 
 
-class _Parser(argparse.ArgumentParser):
-    """Argparse whose faults look like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        hint = None
-        if message.startswith("unrecognized arguments: "):
-            flag = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
-            hint = suggest(flag, [name for action in self._actions for name in action.option_strings])
-        raise UsageError(message, hint=hint, next=f"{self.prog} --help")
-
-
 def _parser() -> argparse.ArgumentParser:
     # lm-eval's own actions, so that its flags mean here what they mean there.
     from lm_eval._cli.utils import (
@@ -139,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     from harness_ext.requests import ANSWER_MODES, BAD_CLIP_POLICIES
     from harness_ext.taskfile import MODALITIES
 
-    parser = _Parser(
+    parser = Parser(
         prog="mmla run",
         description="Evaluate a model on MMLA tasks.",
         epilog=EPILOG,

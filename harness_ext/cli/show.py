@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness_ext.cli.parser import Parser
 from harness_ext.prompts import PROTOCOLS
 from harness_ext.taskfile import MODALITIES
 from mmla_tasks.errors import UsageError
@@ -17,6 +18,8 @@ from mmla_tasks.root import SAMPLE_NOTE
 def main(arguments: list[str]) -> int:
     """Print rows of one task."""
     args = _parser().parse_args(arguments)
+    if args.n < 0:
+        raise UsageError(f"--n {args.n} is below 0")
     task = _task(args)
     processor = _processor(args.pretrained) if args.pretrained else None
     if args.protocol == "paper" and args.pretrained and not args.released_family:
@@ -30,9 +33,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmla show", description=__doc__)
+    parser = Parser(prog="mmla show", description=__doc__)
     parser.add_argument("task", help="a leaf task, such as mmla_intent_mintrec")
-    parser.add_argument("--n", type=int, default=3, help="rows to show (default 3)")
+    parser.add_argument("--n", type=int, default=3, help="rows to show (default 3; 0 shows the task alone)")
     parser.add_argument("--data_dir", metavar="PATH", help="data root, or `sample`; else MMLA_DATA_DIR, else the Hub")
     parser.add_argument("--include_path", metavar="FOLDER", action="append", default=[], type=Path)
     parser.add_argument("--modality", choices=MODALITIES)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
+from harness_ext.cli.parser import Parser
 
 
 def main(arguments: list[str]) -> int:
     """Leave lm-eval's tasks folder as it was before `mmla link`."""
     from harness_ext.cli.link import link_folder, unlink
 
-    argparse.ArgumentParser(prog="mmla unlink", description=__doc__).parse_args(arguments)
+    Parser(prog="mmla unlink", description=__doc__).parse_args(arguments)
     folder = link_folder()
     if not folder.exists():
         print(f"nothing is linked: {folder} is not there")

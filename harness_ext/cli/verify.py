@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness_ext.cli.parser import Parser
 from mmla_tasks.root import DATA_DIR_VARIABLE, DataRoot
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla verify",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

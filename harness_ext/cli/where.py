@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
+from harness_ext.cli.parser import Parser
 
 
 def main(arguments: list[str]) -> int:
     """Print the folder."""
     from harness_ext.catalogue import yaml_folder
 
-    argparse.ArgumentParser(prog="mmla where", description=__doc__).parse_args(arguments)
+    Parser(prog="mmla where", description=__doc__).parse_args(arguments)
     print(yaml_folder())
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,51 +11,59 @@ from rich.table import Table
 from rich.text import Text
 
 from harness_ext.cli.progress import clock
-from harness_ext.reports.table import averages, notes, published_heading, rows
+from harness_ext.reports.fitting import fitting
+from harness_ext.reports.table import Row, averages, notes, published_heading, rows
 
-ROOM_FOR_PUBLISHED = 125
-"""Columns that a terminal needs for the published rows; narrower ones get the table without them."""
+SPARE = ("published", "dimension", "majority", "agreement", "unparsed", "wF1")
+"""What a narrow terminal does without, the first first; dimensions then stand on lines of their own."""
 
 
 def print_scores(results: Mapping[str, Any], console: Console) -> None:
     """Print scores with their intervals, baselines and published neighbours, then what limits them."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
     shown = list(rows(results))
-    repeated = any(row.agreement is not None for row in shown)
-    agreement = ["agreement"] if repeated else []
-    for heading in ("acc", "95 %", "wF1", "mF1", "unparsed", *agreement, "majority"):
+    table = fitting(console, lambda without: _table(results, shown, without), SPARE)
+    console.print()
+    console.print(table)
+    if any(row.published for row in shown) and not any("published" in str(column.header) for column in table.columns):
+        console.print("published rows of the same tasks: see the score card, or a wider terminal")
+    for note in notes(results):
+        console.print(Text(note))
+
+
+def _table(results: Mapping[str, Any], shown: Sequence[Row], without: frozenset[str]) -> Table:
+    beside = {} if "dimension" in without else {"": lambda row: row.dimension}
+    figures: dict[str, Callable[[Row], str]] = {
+        "acc": lambda row: spread(row.acc, row.acc_sd),
+        "95 %": lambda row: interval(row.low, row.high),
+        "wF1": lambda row: spread(row.weighted_f1, row.weighted_f1_sd),
+        "mF1": lambda row: spread(row.macro_f1, row.macro_f1_sd),
+        "unparsed": lambda row: "" if row.unparsed is None else f"{row.unparsed:.1f} %",
+        "agreement": lambda row: f"{number(row.agreement)} %",
+        "majority": lambda row: number(row.majority),
+    }
+    absent = without | (set() if any(row.agreement is not None for row in shown) else {"agreement"})
+    figures = {name: cell for name, cell in figures.items() if name not in absent}
+    published = any(row.published for row in shown) and "published" not in without
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for heading in (*beside, ""):
+        table.add_column(heading, no_wrap=True)
+    for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
-    comparable = any(row.published for row in shown)
-    beside = comparable and console.width >= ROOM_FOR_PUBLISHED
-    if beside:
+    if published:
         table.add_column(published_heading(results), no_wrap=True)
     last = ""
     for row in shown:
-        dimension = row.dimension if row.dimension != last else ""
-        last = row.dimension
-        table.add_row(
-            dimension,
-            row.dataset,
-            spread(row.acc, row.acc_sd),
-            interval(row.low, row.high),
-            spread(row.weighted_f1, row.weighted_f1_sd),
-            spread(row.macro_f1, row.macro_f1_sd),
-            "" if row.unparsed is None else f"{row.unparsed:.1f} %",
-            *([f"{number(row.agreement)} %"] if repeated else []),
-            number(row.majority),
-            *([row.published] if beside else []),
-        )
+        is_new, last = row.dimension != last, row.dimension
+        if is_new and not beside:
+            table.add_row(Text(row.dimension))
+        name = [row.dimension if is_new else "", row.dataset] if beside else [f"  {row.dataset}"]
+        aside = [row.published] if published else []
+        table.add_row(*name, *(cell(row) for cell in figures.values()), *aside)
     for average in averages(results):
         bounds = "" if average.low is None or average.high is None else interval(average.low, average.high)
-        table.add_row(Text(average.name), "", spread(average.acc, average.sd), bounds)
-    console.print()
-    console.print(table)
-    if comparable and not beside:
-        console.print("published rows of the same tasks: see the score card, or a terminal of 125 columns")
-    for note in notes(results):
-        console.print(Text(note))
+        name = [average.name, ""] if beside else [average.name]
+        table.add_row(*map(Text, name), spread(average.acc, average.sd), bounds)
+    return table
 
 
 def number(value: float | None) -> str:

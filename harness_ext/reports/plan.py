@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import compress
 
 from rich.console import Console
 from rich.table import Table
@@ -10,25 +11,37 @@ from rich.text import Text
 
 from harness_ext.cli.progress import clock
 from harness_ext.plan import RunPlan, TaskPlan
+from harness_ext.reports.fitting import fitting
 
 HEADINGS = ("questions", "prompt tokens", "of video", "new tokens ≤", "clips", "missing", "video", "decode")
 
 
+SPARE = ("dimension", "of video", "missing", "video", "decode")
+"""What a narrow terminal does without, the first first; the lines below tell how many clips are missing."""
+
+
 def print_plan(plan: RunPlan, console: Console) -> None:
     """Print what each task would ask and take, then what that rests on."""
+    console.print()
+    console.print(fitting(console, lambda without: _table(plan, without), SPARE))
+    for line in _lines(plan):
+        console.print(Text(line))
+
+
+def _table(plan: RunPlan, without: frozenset[str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for heading in ("", "", *HEADINGS):
+    beside = "dimension" not in without
+    shown = [heading not in without for heading in HEADINGS]
+    for heading in (*([""] if beside else []), "", *compress(HEADINGS, shown)):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     last = ""
     for task in plan.tasks:
-        table.add_row(task.dimension if task.dimension != last else "", task.dataset, *_cells(task))
+        dimension = [task.dimension if task.dimension != last else ""] if beside else []
+        table.add_row(*dimension, task.dataset, *compress(_cells(task), shown))
         last = task.dimension
     if len(plan.tasks) > 1:
-        table.add_row("all", "", *_totals(plan.tasks))
-    console.print()
-    console.print(table)
-    for line in _lines(plan):
-        console.print(Text(line))
+        table.add_row(*(["all", ""] if beside else ["all"]), *compress(_totals(plan.tasks), shown))
+    return table
 
 
 def _cells(task: TaskPlan) -> Iterator[str]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness_ext.catalogue import TEXT_SUFFIX, packaged_labels
 from harness_ext.reports.provenance import Fact, made, protocol_deltas
 from harness_ext.reports.run_files import Run, SampleRow
-from harness_ext.reports.table import Average, BadClips, averages, bad_clips, notes, published_method
+from harness_ext.reports.table import Average, BadClips, averages, bad_clips, is_whole, notes, published_method
 from mmla_tasks.calibration import Calibration, RankedAnswer, calibration
 from mmla_tasks.published import METHOD_NAMES, Method, human, leaderboard_average, prior_best, published, source
 from mmla_tasks.root import SAMPLE_NOTE
@@ -177,8 +177,7 @@ def run_report(run: Run, method: Method | None = None) -> RunReport:
     chosen = method or published_method(run.results)
     tasks = [_task(run, name, chosen) for name in run.tasks]
     means = averages(run.results)
-    whole = any(average.name == "all rows (leaderboard)" for average in means)
-    comparable = whole and all(task.neighbours for task in tasks)
+    comparable = bool(means) and is_whole(run.results) and all(task.neighbours for task in tasks)
     return RunReport(
         model=run.model,
         backend=config["model"],
@@ -188,7 +187,7 @@ def run_report(run: Run, method: Method | None = None) -> RunReport:
         date=run.results.get("date", ""),
         sample_data=SAMPLE_NOTE in facts["notes"],
         method=chosen,
-        notes=[*notes(run.results), *_about_averages(means, tasks, whole)],
+        notes=notes(run.results),
         tasks=tasks,
         dimensions=list(_dimensions(tasks)),
         averages=means,
@@ -200,12 +199,6 @@ def run_report(run: Run, method: Method | None = None) -> RunReport:
         deltas=list(protocol_deltas(run)),
         published_source=source(),
     )
-
-
-def _about_averages(means: Sequence[Average], tasks: Sequence[TaskReport], whole: bool) -> Iterator[str]:
-    """What must stand beside averages that could be taken for the benchmark's."""
-    if means and not whole:
-        yield f"averages are over the rows of these {len(tasks)} tasks: not the benchmark average"
 
 
 def modality_of(run: Run) -> str:

@@ -90,8 +90,10 @@ def _no_results(path: Path) -> RunFilesError:
     if not path.exists():
         return RunFilesError(f"there is no folder {path}", next="name the --run_dir of a finished run")
     if (path / JOURNAL).is_dir():
+        answered = any(file.stat().st_size for file in (path / JOURNAL).iterdir())
+        there = "there are answers and no results" if answered else "nothing was answered yet"
         return RunFilesError(
-            f"the run in {path} has not finished: there are answers and no results",
+            f"the run in {path} has not finished: {there}",
             next="repeat the command that made it; it goes on where it stopped",
         )
     inside = [child.name for child in sorted(path.iterdir()) if (child / RESULTS).is_file()] if path.is_dir() else []

@@ -134,14 +134,11 @@ def averages(results: Mapping[str, Any]) -> list[Average]:
     total = sum(asked for _, asked in known)
     correct = round(sum(acc * asked for acc, asked in known), 6)  # no whole number where it is a mean over repeats
     low, high = wilson_interval(round(correct), total)
-    whole = list(blocks) in _benchmarks() and all(
-        b["counts"]["asked"] == b["data"]["known_rows"] for b in blocks.values()
-    )
     weights = {name: block["counts"]["asked"] for name, block in blocks.items()}
     skipped = sum(block["counts"]["skipped"] for block in blocks.values())
     return [
         Average(
-            "all rows (leaderboard)" if whole else "answered rows" if skipped else "all rows",
+            "all rows (leaderboard)" if is_whole(results) else "answered rows" if skipped else "all rows",
             100 * correct / total,
             _spread_of_mean(results, weights),
             100 * low,
@@ -154,6 +151,13 @@ def averages(results: Mapping[str, Any]) -> list[Average]:
         ),
         *([_over_all_rows(blocks, correct)] if skipped else []),
     ]
+
+
+def is_whole(results: Mapping[str, Any]) -> bool:
+    """Whether all test rows of all twelve tasks were asked, and nothing else."""
+    blocks = results["mmla"]["tasks"]
+    asked_all = all(block["counts"]["asked"] == block["data"]["known_rows"] for block in blocks.values())
+    return list(blocks) in _benchmarks() and asked_all
 
 
 def _over_all_rows(blocks: Mapping[str, Any], correct: float) -> Average:
@@ -189,7 +193,13 @@ def _spread_of_mean(results: Mapping[str, Any], weights: Mapping[str, int]) -> f
 
 def notes(results: Mapping[str, Any]) -> list[str]:
     """What must stand beside every score."""
-    return [*results["mmla"]["notes"], *_accuracies(results)]
+    return [*results["mmla"]["notes"], *_about_averages(results), *_accuracies(results)]
+
+
+def _about_averages(results: Mapping[str, Any]) -> Iterator[str]:
+    """What must stand beside averages that could be taken for the benchmark's."""
+    if averages(results) and not is_whole(results):
+        yield f"averages are over the rows of these {len(results['mmla']['tasks'])} tasks: not the benchmark average"
 
 
 def _accuracies(results: Mapping[str, Any]) -> Iterator[str]:

@@ -417,13 +417,24 @@ def _is_question_alone(run: Run, task: str) -> bool:
 
 def _holds(sent: str, question: str) -> bool:
     """Whether a prompt holds the question; a chat template may put something else for the video, and trim."""
-    at = 0
+    at, words = 0, _words(sent)
     for part in question.split(VIDEO):
-        found = sent.find(part.strip(), at)
+        found = words.find(part.strip(), at)
         if found < 0:
             return False
         at = found + len(part.strip())
     return True
+
+
+def _words(sent: str) -> str:
+    """The texts of a prompt that is a chat's messages as JSON, as servers get it; any other prompt as it is."""
+    try:
+        messages = json.loads(sent)
+    except ValueError:
+        return sent
+    if not isinstance(messages, list) or not all(isinstance(one, dict) and "content" in one for one in messages):
+        return sent
+    return "\n".join(str(message["content"]) for message in messages)
 
 
 def _check_answers(check: Check, evidence: _Evidence) -> None:

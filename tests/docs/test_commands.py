@@ -83,3 +83,19 @@ def test_the_task_table_of_the_readme_is_the_catalogue() -> None:
 def test_no_page_holds_a_path_of_this_machine() -> None:
     for page in PAGES:
         assert not re.search(r"/work/|/root/", page.read_text()), page
+
+
+def test_the_verbs_of_the_readme_are_those_of_the_help() -> None:
+    from harness_ext.cli import VERBS
+
+    readme = (ROOT / "README.md").read_text()
+    missing = [verb for verb in VERBS if not re.search(rf"`mmla {verb}\b", readme)]
+    assert not missing
+
+
+def test_verifying_lists_every_check() -> None:
+    from harness_ext.reports import verification
+
+    page = (ROOT / "docs/verifying.md").read_text()
+    names = [name for name, _, _ in verification.CHECKS]
+    assert names and not [name for name in names if name not in page]

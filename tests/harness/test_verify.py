@@ -14,6 +14,7 @@ import pytest
 from harness_ext import evaluate
 from harness_ext.reports.bundle import write_bundle
 from harness_ext.reports.run_files import read_run
+from tests.harness.loopback import Loopback
 
 from ..clips import clip_bytes
 
@@ -475,3 +476,15 @@ def test_what_cannot_be_verified_is_exit_2(run: Tampered, mmla: Callable[..., An
     (run.path / "samples" / f"{TASK}.jsonl").unlink()
     ran = mmla("verify", run.path)
     assert ran.status == 2 and "cannot be read" in ran.err
+
+
+def test_runs_on_a_server_hold(mmla: Callable[..., Any], tmp_path: Path) -> None:
+    """Their prompts are messages as JSON, with newlines and quotes escaped."""
+    with Loopback().serving() as server:
+        ran = mmla(
+            "run", "--model", "mmla-api", "--model_args", f"model=m,base_url={server},num_frames=2", "--tasks",
+            "mmla_intent_mintrec_text,mmla_speaking_style_mustard", "--data_dir", "sample:3", "--run_dir", tmp_path / "run",
+        )  # fmt: skip
+    assert ran.status == 0, ran.err
+    verified = mmla("verify", tmp_path / "run")
+    assert verified.status == 0, verified.out

@@ -205,7 +205,7 @@ def test_constrained_spells_any_label(video_lm: HFLabelLM, labels: tuple[str, ..
 
 
 def test_an_answer_cut_at_the_limit_is_truncated_and_stop_strings_are_honoured(video_lm: HFLabelLM) -> None:
-    request = request_of(video_lm, "MELD", "Why do all you're coffee mugs have numbers on the bottom?")
+    request = request_of(video_lm, "MELD", "Who painted small numbers under every cup in here?")
     (cut,) = answered(video_lm, [request])
     assert cut.truncated
     assert cut.new_tokens == SETTINGS["max_gen_toks"]
