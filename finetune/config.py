@@ -16,6 +16,9 @@ from mmla_tasks.errors import UsageError, suggest
 
 ALL_LINEAR = "all-linear"
 """Every linear layer but the output layer and, unless `train_vision`, the vision tower."""
+Weighting = Literal["size", "equal", "temperature"]
+"""``size``: as many rows as a dataset has. ``equal``: the same for all. ``temperature``: size ** (1 / temperature),
+between the two (1 is ``size``, the limit is ``equal``)."""
 DEEPSPEED = ("zero2", "zero2-offload", "zero3", "zero3-offload")
 
 
@@ -83,7 +86,7 @@ class Frames(Section):
 class Mixing(Section):
     """How often each task comes, when there are several."""
 
-    weights: Literal["size", "equal", "temperature"] = "size"
+    weights: Weighting = "size"
     """In proportion to the rows n of a task, equally, or to ``n ** (1 / temperature)``."""
     temperature: Annotated[float, Number, Field(gt=0)] = 2.0
 

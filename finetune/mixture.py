@@ -17,14 +17,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-Weighting = Literal["size", "equal", "temperature"]
-"""``size``: as many rows as a dataset has. ``equal``: the same for all. ``temperature``: size ** (1 / temperature),
-between the two (1 is ``size``, the limit is ``equal``)."""
+from finetune.config import Weighting
+
 WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 
 

@@ -128,15 +128,6 @@ def class_intervals(pairs: Pairs, labels: Sequence[str], confidence: float = 0.9
     return intervals
 
 
-def bootstrap_macro_f1_interval(
-    pairs: Pairs, labels: Labels, draws: int = 1000, seed: int = 0, confidence: float = 0.95
-) -> Interval:
-    """Bound macro F1 over the declared labels, see `bootstrap_interval`."""
-    return bootstrap_interval(
-        pairs, labels, METRICS["macro_f1"].of_counts, draws=draws, seed=seed, confidence=confidence
-    )
-
-
 def bootstrap_interval(
     pairs: Pairs,
     labels: Labels,

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from statistics import NormalDist
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,11 @@ from mmla_tasks.records import MULTI, UNKNOWN
 from mmla_tasks.scorers import METRICS, accuracy, confusion_counts, macro_f1
 
 LABELS = ["neutral", "joy", "anger", "fear"]
+
+
+def macro_f1_interval(pairs: Any, labels: Any, draws: int = 1000, seed: int = 0, confidence: float = 0.95) -> Any:
+    statistic = METRICS["macro_f1"].of_counts
+    return statistics.bootstrap_interval(pairs, labels, statistic, draws=draws, seed=seed, confidence=confidence)
 
 
 def draw_pairs(n: int, seed: int, labels: list[str] = LABELS) -> list[tuple[str, str]]:
@@ -55,18 +61,18 @@ def test_wilson_refuses_nonsense(correct: int, n: int, confidence: float) -> Non
 
 def test_bootstrap_depends_on_the_seed_and_the_rows_only() -> None:
     pairs = draw_pairs(200, seed=1)
-    interval = statistics.bootstrap_macro_f1_interval(pairs, LABELS)
-    assert interval == statistics.bootstrap_macro_f1_interval(pairs, LABELS, draws=1000, seed=0)
-    assert interval == statistics.bootstrap_macro_f1_interval(pairs[::-1], LABELS)
-    assert interval != statistics.bootstrap_macro_f1_interval(pairs, LABELS, seed=1)
+    interval = macro_f1_interval(pairs, LABELS)
+    assert interval == macro_f1_interval(pairs, LABELS, draws=1000, seed=0)
+    assert interval == macro_f1_interval(pairs[::-1], LABELS)
+    assert interval != macro_f1_interval(pairs, LABELS, seed=1)
     assert interval[0] < macro_f1(pairs, LABELS) < interval[1]
-    wider = statistics.bootstrap_macro_f1_interval(pairs, LABELS, confidence=0.99)
+    wider = macro_f1_interval(pairs, LABELS, confidence=0.99)
     assert wider[0] < interval[0] and interval[1] < wider[1]
 
 
 def test_bootstrap_equals_drawing_rows_one_by_one() -> None:
     pairs = draw_pairs(120, seed=2)
-    low, high = statistics.bootstrap_macro_f1_interval(pairs, LABELS, draws=4000)
+    low, high = macro_f1_interval(pairs, LABELS, draws=4000)
     draw = random.Random(3)
     naive = sorted(macro_f1(draw.choices(pairs, k=len(pairs)), LABELS) for _ in range(4000))
     z0 = NormalDist().inv_cdf(sum(value < macro_f1(pairs, LABELS) for value in naive) / len(naive))
@@ -92,7 +98,7 @@ def test_bootstrap_covers_the_truth() -> None:
         pairs = [
             (labels[i // len(columns)], columns[i % len(columns)]) for i in np.repeat(np.arange(drawn.size), drawn)
         ]
-        low, high = statistics.bootstrap_macro_f1_interval(pairs, labels, draws=400, seed=seed)
+        low, high = macro_f1_interval(pairs, labels, draws=400, seed=seed)
         covered += low <= truth <= high
     assert covered / simulations > 0.86
 
@@ -120,7 +126,7 @@ def test_bootstrap_covers_the_macro_f1_of_300_sets_like_meld(coverage: ModuleTyp
     drawn = np.random.default_rng(12).multinomial(coverage.ROWS, cells.reshape(-1), size=300).reshape(-1, *cells.shape)
     held = 0
     for seed, counts in enumerate(drawn):
-        low, high = statistics.bootstrap_macro_f1_interval(coverage.pairs_of(counts), coverage.LABELS, 300, seed)
+        low, high = macro_f1_interval(coverage.pairs_of(counts), coverage.LABELS, 300, seed)
         held += low <= truth <= high
     assert 0.905 <= held / 300 <= 0.985  # 92.5 to 97 % is what 4,000 sets must show; 300 wobble by 2 points
 
@@ -137,11 +143,11 @@ def test_bootstrap_of_any_statistic_of_the_matrix() -> None:
 
 
 def test_bootstrap_without_variation_or_rows() -> None:
-    assert statistics.bootstrap_macro_f1_interval([("joy", "joy")] * 9, ["joy"]) == (1, 1)
-    assert statistics.bootstrap_macro_f1_interval([("joy", UNKNOWN)] * 9, LABELS) == (0, 0)
-    assert statistics.bootstrap_macro_f1_interval([], LABELS) == (0, 1)
+    assert macro_f1_interval([("joy", "joy")] * 9, ["joy"]) == (1, 1)
+    assert macro_f1_interval([("joy", UNKNOWN)] * 9, LABELS) == (0, 0)
+    assert macro_f1_interval([], LABELS) == (0, 1)
     with pytest.raises(ValueError):
-        statistics.bootstrap_macro_f1_interval([("joy", "joy")], LABELS, draws=0)
+        macro_f1_interval([("joy", "joy")], LABELS, draws=0)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -196,7 +202,7 @@ def test_every_metric_has_an_interval_around_it() -> None:
         value = METRICS[name](released if METRICS[name].released else pairs, LABELS)
         assert 0 <= low < value < high <= 1, name
         assert high - low < 0.17, name
-    assert intervals["macro_f1"] == statistics.bootstrap_macro_f1_interval(pairs, LABELS)
+    assert intervals["macro_f1"] == macro_f1_interval(pairs, LABELS)
     assert intervals["acc"] == statistics.wilson_interval(sum(g == p for g, p in pairs), 300)
     assert set(statistics.metric_intervals([], [], LABELS).values()) == {(0.0, 1.0)}
 
