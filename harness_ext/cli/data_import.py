@@ -154,6 +154,12 @@ def _print_oddities(found: Distribution, wanted: Sequence[Wanted], placed: Place
     if found.unused:
         files = "1 file" if len(found.unused) == 1 else f"{len(found.unused):,} files"
         _print_listed(f"\nnot used: {files} that no row is in", found.unused, shown)
+    if placed and placed.packed:
+        _print_listed(
+            "\nleft packed: their clips are read slowly; the next import tries again",
+            [f"{path}: {why}" for path, why in placed.packed.items()],
+            shown,
+        )
     if placed and placed.kept:
         _print_listed("\nleft alone: other videos of these names were there; delete them to import", placed.kept, shown)
 
@@ -189,6 +195,7 @@ def _print_end(placed: Placed | None, args: argparse.Namespace) -> None:
         "linked": "shared by hard link",
         "copied": "copied",
         "unpacked": "copied with their pictures unpacked",
+        "packed": "left packed",
         "there": "there before",
     }
     done = [f"{placed.files[how]:,} {word}" for how, word in words.items() if placed.files[how]]

@@ -22,10 +22,9 @@ from PIL import Image
 import harness_ext.imports.placing as placing
 from harness_ext import evaluate
 from harness_ext.frame_policy import FramePolicy
-from harness_ext.imports.packed import is_packed
-from harness_ext.video import decode
+from harness_ext.video import decode, is_packed, unpack
 from mmla_tasks.documents import Dataset, clip_counts
-from mmla_tasks.errors import ModelError
+from mmla_tasks.errors import ClipError, ModelError
 from mmla_tasks.root import download_folder
 from mmla_tasks.segments import SEGMENTS, read_segments
 from mmla_tasks.sources import SOURCES
@@ -295,6 +294,91 @@ def test_too_little_room_is_said_before_anything_is_copied(
     assert not list(root.rglob("*.avi"))
 
 
+def packed_in(iemocap: Path) -> Path:
+    """The dialogue whose pictures are packed."""
+    (packed,) = (path for path in iemocap.rglob("Ses*.avi") if is_packed(path))
+    return packed
+
+
+def test_room_is_asked_for_packed_files_also_where_links_can_be_made(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = packed_in(iemocap).stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": size - 1}))
+    status, said = imported("iemocap", iemocap)
+    assert status == 2 and f"{size:,} bytes: packed AVI files are written anew" in said
+    assert not list(root.rglob("*.avi"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": size}))
+    assert imported("iemocap", iemocap)[0] == 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0}))
+    assert imported("iemocap", iemocap)[0] == 0
+
+
+def test_a_disk_that_is_full_while_a_file_is_unpacked_leaves_nothing_there(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_a_full_disk(source: Path, target: Path) -> None:
+        target.symlink_to("/dev/full")
+        unpack(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "unpack", on_a_full_disk)
+        status, said = imported("iemocap", iemocap)
+    assert status == 2 and "No space left on device" in said and "make room" in said
+    assert not list(root.rglob(packed_in(iemocap).name))
+    status, said = imported("iemocap", iemocap)
+    assert status == 0 and "1 copied with their pictures unpacked" in said
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_a_file_that_cannot_be_unpacked_is_shared_as_it_is_and_tried_again(
+    iemocap: Path,
+    root: Path,
+    imported: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    can_link: bool,
+) -> None:
+    def fails(source: Path, target: Path) -> None:
+        raise ClipError("clip can't be read", fault="timeout", why="reading it was ended after 10 s")
+
+    original = packed_in(iemocap)
+    places = [root / name / "video" / "whole" / original.name for name in ("IEMOCAP", "IEMOCAP-DA")]
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "unpack", fails)
+        if not can_link:
+            patch.setattr(placing, "_linked", lambda *_: False)
+        for there in (0, 4):
+            status, said = imported("iemocap", iemocap)
+            assert status == 0 and (f"{there} there before" in said) is (there > 0)
+            assert "left packed: their clips are read slowly" in said and f"  {original}: reading it was" in said
+            assert all(place.read_bytes() == original.read_bytes() for place in places)
+            assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
+    status, said = imported("iemocap", iemocap)
+    assert status == 0 and "left packed" not in said
+    assert original.read_bytes() != places[0].read_bytes() and places[0].samefile(places[1])
+    assert "6 there before" in imported("iemocap", iemocap)[1]
+    assert not list(root.rglob(".importing-*"))
+
+
+def test_a_sound_of_an_unknown_kind_is_left_out(
+    iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]], draw: ModuleType
+) -> None:
+    top = changed(iemocap, tmp_path)
+    original = packed_in(top)
+    data = bytearray(original.read_bytes())
+    tag = data.index(b"strf", data.index(b"auds")) + 8
+    data[tag : tag + 2] = b"\x34\x12"
+    original.write_bytes(data)
+    status, said = imported("iemocap", top)
+    assert status == 0 and "1 copied with their pictures unpacked" in said, said
+    place = root / "IEMOCAP" / "video" / "whole" / original.name
+    with av.open(str(place)) as container:
+        assert not container.streams.audio
+    clip = dict(path=str(place), start_seconds=0.0, end_seconds=None, size=None, mtime_ns=None)
+    frames = decode(clip, ALL_FRAMES)  # type: ignore[arg-type]
+    assert [draw.read_number(image) for image in frames.frames_THWC] == list(range(FRAMES))
+
+
 @pytest.mark.parametrize("fails_at", range(6))
 def test_an_import_that_breaks_off_leaves_whole_files_and_goes_on(
     iemocap: Path,
@@ -303,22 +387,27 @@ def test_an_import_that_breaks_off_leaves_whole_files_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     fails_at: int,
 ) -> None:
-    calls, real = iter(range(100)), placing._bring
+    calls, right = iter(range(100)), {name: getattr(placing, name) for name in ("_bring", "unpack")}
 
-    def breaks(source: Path, aside: Path, unpacked: bool) -> placing.How:
-        if next(calls) == fails_at:
-            aside.write_bytes(source.read_bytes()[:1000])
-            raise KeyboardInterrupt
-        return real(source, aside, unpacked)
+    def breaks(work: Callable[[Path, Path], Any]) -> Callable[[Path, Path], Any]:
+        def breaking(source: Path, aside: Path) -> Any:
+            if next(calls) == fails_at:
+                aside.write_bytes(source.read_bytes()[:1000])
+                raise KeyboardInterrupt
+            return work(source, aside)
 
-    monkeypatch.setattr(placing, "_bring", breaks)
+        return breaking
+
+    for name in ("_bring", "unpack"):
+        monkeypatch.setattr(placing, name, breaks(getattr(placing, name)))
     assert imported("iemocap", iemocap, "--workers", 2)[0] == 130
     for path in root.rglob("whole/Ses*.avi"):
         assert path.stat().st_size > 1000
     for name in ("IEMOCAP", "IEMOCAP-DA"):
         for segment in read_segments(root / name / "video").values():
             assert (root / name / "video" / segment.file).exists()
-    monkeypatch.setattr(placing, "_bring", real)
+    for name, work in right.items():
+        monkeypatch.setattr(placing, name, work)
     assert imported("iemocap", iemocap)[0] == 0
     assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
     assert not list(root.rglob(".importing-*"))
