@@ -62,10 +62,12 @@ def main(arguments: list[str]) -> int:
     known, root = _KNOWN[args.distribution], data_folder(args.data_dir)
 
     from harness_ext.imports.matching import check_lengths, files_to_check, wanted_of
+    from harness_ext.imports.placing import WHOLE
 
     wanted = wanted_of(root, known.folders)
     with _progress("reading") as bar:
-        found = known.reader()(args.path, {id: None for one in wanted for id in one.ids})
+        imported = [one.dataset.clips / WHOLE for one in wanted]  # the root may lie below PATH
+        found = known.reader()(args.path, {id: None for one in wanted for id in one.ids}, imported)
         check_lengths(found, args.workers, bar(files_to_check(found)))
     print(f"{known.title}   {found.holds}   {found.folder}")
     placed = None if args.dry_run else _place(found, wanted, args.workers)

@@ -28,18 +28,19 @@ class _Times(NamedTuple):
     end_seconds: float
 
 
-def read_iemocap(path: Path, wanted: Collection[str]) -> Distribution:
+def read_iemocap(path: Path, wanted: Collection[str], without: Collection[Path]) -> Distribution:
     """Find dialogues and times.
 
     Args:
         path: The folder ``IEMOCAP_full_release``, one in it, or one around it.
         wanted: Ids such as ``Ses01F_impro01_F000``.
+        without: Folders that are not looked into.
 
     Raises:
         DataError: there are no dialogues.
     """
     top = top_of(path, _INNER)
-    videos, judged, spoken = _files(top)
+    videos, judged, spoken = _files(top, without)
     if not videos:
         raise nothing_found(
             "IEMOCAP dialogues",
@@ -61,11 +62,11 @@ def read_iemocap(path: Path, wanted: Collection[str]) -> Distribution:
     return found
 
 
-def _files(top: Path) -> tuple[dict[str, list[Path]], list[Path], list[Path]]:
+def _files(top: Path, without: Collection[Path]) -> tuple[dict[str, list[Path]], list[Path], list[Path]]:
     """Videos by dialogue, files of judgements, files of transcriptions."""
     videos: dict[str, list[Path]] = {}
     texts: dict[str, list[Path]] = {"EmoEvaluation": [], "transcriptions": []}
-    for file in files_below(top, skip=_SKIPPED):
+    for file in files_below(top, skip=_SKIPPED, without=without):
         if _DIALOGUE.fullmatch(file.stem):
             if file.suffix.casefold() == ".avi":
                 videos.setdefault(file.stem, []).append(file)

@@ -257,6 +257,31 @@ def test_two_files_of_one_name_must_hold_the_same(
     assert status == 1 and "several files Ses01F_impro01.avi, with different content" in said
 
 
+def test_a_root_below_the_originals_is_not_taken_for_them(
+    iemocap: Path, tmp_path: Path, root: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    shutil.copytree(iemocap, root / "IEMOCAP" / iemocap.name)
+    for said in ("1 copied with their pictures unpacked", "6 there before"):
+        for path in (root / "IEMOCAP", root, tmp_path):
+            status, output = imported("iemocap", path, "--dry_run")
+            assert status == 0 and "3 dialogues" in output, output
+        status, output = imported("iemocap", root / "IEMOCAP")
+        assert status == 0 and said in output, output
+
+
+def test_links_to_folders_are_followed_and_lead_nowhere_twice(
+    iemocap: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    (tmp_path / "linked").mkdir()
+    for session in ("Session1", "Session5"):
+        shutil.copytree(iemocap / session, tmp_path / "elsewhere" / session)
+        (tmp_path / "linked" / session).symlink_to(tmp_path / "elsewhere" / session)
+        (tmp_path / "elsewhere" / session / "up").symlink_to(tmp_path)
+        (tmp_path / "elsewhere" / session / "again").symlink_to(tmp_path / "elsewhere")
+    status, said = imported("iemocap", tmp_path / "linked")
+    assert status == 0 and "3 dialogues" in said and "6 there before" not in said, said
+
+
 def test_where_no_link_can_be_made_files_are_copied(
     iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,8 +453,8 @@ def test_sessions_can_come_one_by_one(
     iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
 ) -> None:
     for session, missing in (("Session1", 1), ("Session5", 1)):
-        shutil.copytree(iemocap / session, tmp_path / session / session)
-        assert imported("iemocap", tmp_path / session)[0] == missing
+        shutil.copytree(iemocap / session, tmp_path / f"part {session}" / session)
+        assert imported("iemocap", tmp_path / f"part {session}")[0] == missing
     assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
     assert clip_counts(documents(root, "IEMOCAP").values()) == (2, 0)
 
