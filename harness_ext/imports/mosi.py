@@ -2,7 +2,7 @@
 
 ``Raw/Video/Segmented/<video>_<n>.mp4`` is utterance n, ``Raw/Transcript/Segmented/<video>.annotprocessed`` has a line
 ``<n>_DELIM_<TEXT>`` for each. MMSA hands the same files out as ``Raw/<video>/<n>.mp4``; both layouts are read. What of
-this was looked up, and where: docs/data.md.
+this was looked up, and where: docs/data.md. Ids here are invented.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mmla_tasks.documents import CLIP_SUFFIXES
 _INNER: Final = re.compile(r"Segmented|Full|Video|Transcript|Audio")
 _SKIPPED: Final = frozenset({"Audio", "WAV_16000"})
 _BETWEEN: Final = "$_$"
-"""Between video and number in MMLA's ids: ``c7UH_rxdZv4$_$24``."""
+"""Between video and number in MMLA's ids: ``In_ventedId$_$24``."""
 _LINE: Final = re.compile(r"(\d+)_DELIM_(.*)")
 
 
@@ -27,7 +27,7 @@ def read_mosi(path: Path, wanted: Collection[str], without: Collection[Path]) ->
 
     Args:
         path: The folder ``Raw``, one in it, or one around it.
-        wanted: Ids such as ``c7UH_rxdZv4$_$24``.
+        wanted: Ids such as ``In_ventedId$_$24``.
         without: Folders that are not looked into.
 
     Raises:
