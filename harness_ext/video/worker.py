@@ -68,7 +68,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes standard input
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # where memory ends, the run outlives this process
-    pyav()
+    _load()
     gc.freeze()  # what is there now need not be looked through after every answer
     own_bytes = _address_space()
     os.dup2(0, 2)  # what a decoder prints is no help to anybody
@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def _load() -> None:
-    """Import what reading needs, so that the first question is answered as quickly as the next."""
+    """Import what reading needs: it is this process's own memory, and must not count as that of the first file."""
     pyav()
     for package in ("numpy", "PIL.Image"):
         importlib.import_module(package)
