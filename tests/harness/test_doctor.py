@@ -22,7 +22,7 @@ from harness_ext import clip_check, doctor
 from harness_ext.clip_check import probe_files
 from harness_ext.clip_facts import STORE, FactStore
 from harness_ext.doctor import odd_length
-from harness_ext.video import Probe
+from harness_ext.video import Probe, reader_versions
 from harness_ext.video.probing import probe_file
 from mmla_tasks.errors import ClipError
 from mmla_tasks.records import Clip
@@ -242,7 +242,7 @@ def test_what_was_decoded_before_a_kill_is_kept(mmla: Command, meld_root: Path) 
     ],
 )
 def test_odd_lengths(start: float, end: float | None, lasts: float, declared: float | None, said: str | None) -> None:
-    probe = Probe(1, "mp4", "h264", 8, 8, 30, True, lasts, declared, lasts, 25.0, True)
+    probe = Probe("mp4", "h264", 8, 8, 30, lasts, declared, lasts, 25.0, True)
     assert odd_length(Clip(path="x", start_seconds=start, end_seconds=end, size=1, mtime_ns=1), probe) == said
 
 
@@ -306,6 +306,14 @@ def test_what_was_probed_before_an_interruption_is_kept(meld_root: Path, probed:
     probed.clear()
     assert len(probe_files(paths, workers=2)) == 42
     assert 0 < len(probed) <= 26
+
+
+def test_facts_of_another_release_are_not_taken_for_ones_own(meld_root: Path) -> None:
+    (clip,) = fill(meld_root, 1).iterdir()
+    found = probe_files([str(clip)], workers=1)[str(clip)]
+    state = f"{clip.stat().st_size} {clip.stat().st_mtime_ns} {' '.join(reader_versions('pyav'))}"
+    FactStore("probes").keep({str(clip): {**vars(found), "size_bytes": 1}}, {str(clip): state})
+    assert probe_files([str(clip)], workers=1) == {str(clip): found}
 
 
 def test_a_fault_that_may_lie_in_the_machine_is_looked_at_again(
