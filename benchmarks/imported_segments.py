@@ -22,8 +22,7 @@ from typing import Any
 import av
 
 from harness_ext.frame_policy import FramePolicy
-from harness_ext.imports.packed import unpack
-from harness_ext.video import decode
+from harness_ext.video import decode, unpack
 from mmla_tasks.records import Clip
 
 RATE = Fraction(30000, 1001)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from harness_ext.clip_facts import Facts, FactStore
@@ -71,7 +71,8 @@ def _state(path: str) -> str | None:
     """What a file's facts depend on; None where it is gone."""
     with suppress(OSError):
         stat = os.stat(path)
-        return f"{stat.st_size} {stat.st_mtime_ns} {' '.join(reader_versions('pyav'))}"
+        told = ",".join(field.name for field in fields(Probe))  # another release of ours may keep other facts
+        return f"{stat.st_size} {stat.st_mtime_ns} {' '.join(reader_versions('pyav'))} {told}"
     return None
 
 

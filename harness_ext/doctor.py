@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -29,12 +30,16 @@ from mmla_tasks.documents import Dataset
 from mmla_tasks.errors import ClipError, UsageError
 from mmla_tasks.records import Clip, Document
 from mmla_tasks.root import DataRoot
+from mmla_tasks.sources import SOURCES
 
 SHORT_SECONDS: Final = 0.1
 """A clip below is no utterance: some tool has cut it wrong."""
 APART_SECONDS: Final = 0.5
 APART_SHARE: Final = 0.1
 """A file's header may say another length than its pictures have, by this much or by this share of it."""
+_KEPT_AT_ONCE: Final = 16
+_KEPT_SECONDS: Final = 5.0
+"""What was decoded is kept after so many clips or so long: a process that is killed has no time for it."""
 
 Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 """Shows progress: what is done, in which unit; gives what is told how many are done, and of how many."""
@@ -64,7 +69,7 @@ class DatasetClips:
     left_out: bool
     """None of its clips is there, so that a run leaves the task out."""
     mending: str | None
-    """The command that brings its clips again."""
+    """What brings its clips, or brings them again."""
 
 
 @dataclass
@@ -193,14 +198,23 @@ def _rows(asked: Question, bar: Bar) -> Iterator[_Rows]:
     files = [catalogue.files[name] for name in names if catalogue.files[name].modality != "text"]
     if not files:
         raise UsageError("none of these tasks shows video", tasks=", ".join(names), next="mmla doctor --tasks mmla")
+    found = set()
     for file in files:
         dataset = _dataset_of(file, asked, bar)
         for split in asked.splits:
             if split == "test" or dataset.has(split):
+                found.add(split)
                 config = file.config
                 labels, dimension = config["labels"], str(config["dimension"])
                 read = dataset.read(split, labels=labels, dimension=dimension, with_clips=True, asked_by="mmla doctor")
                 yield _Rows(file.name, dataset, split, read.documents)
+    if absent := [split for split in asked.splits if split not in found]:
+        raise UsageError(
+            f"none of these tasks has the split {' or '.join(absent)}",
+            tasks=", ".join(file.name for file in files),
+            looked_for=f"{', '.join(f'{split}.tsv' for split in absent)} beside test.tsv",
+            next="leave it out of --splits      mmla data status lists the splits that there are",
+        )
 
 
 def _dataset_of(file: TaskFile, asked: Question, bar: Bar) -> Dataset:
@@ -215,17 +229,24 @@ def _dataset_of(file: TaskFile, asked: Question, bar: Bar) -> Dataset:
 
 
 def _dataset(part: _Rows, data_dir: str | None) -> DatasetClips:
-    mending = mending_command(part.dataset.name)
     present = sum(clip["size"] is not None for _, clip in part.clips)
+    left_out = bool(part.clips) and not present
+    mending = _next_step(part.dataset.name) if left_out else mending_command(part.dataset.name)
     return DatasetClips(
         task=part.task,
         dataset=part.dataset.name,
         split=part.split,
         rows=len(part.documents),
         present=present,
-        left_out=bool(part.clips) and not present,
+        left_out=left_out,
         mending=mending and on_this_root(mending, data_dir),
     )
+
+
+def _next_step(dataset: str) -> str | None:
+    """What brings the first clips of a dataset; nothing is there yet that could be repaired."""
+    source = SOURCES.get(dataset)
+    return source.next_step_for_videos if source else None
 
 
 # ── what is wrong with them ───────────────────────────────────────────────────────────────────────────────────────
@@ -394,6 +415,7 @@ def _frames(deep: _Deep, workers: int, bar: Bar) -> tuple[dict[str, Facts], int]
     found = store.known(states)
     left = {key: clip for key, clip in deep.clips.items() if key not in found}
     new: dict[str, Facts] = {}
+    kept = time.monotonic()
 
     def facts(key: str) -> Facts:
         return dict(decode(left[key], deep.policy).fingerprint)
@@ -405,6 +427,9 @@ def _frames(deep: _Deep, workers: int, bar: Bar) -> tuple[dict[str, Facts], int]
                 found[key] = {"fault": value.fault, "why": value.details.get("why", "")} if error else value
                 if not error or value.fault not in PASSING:
                     new[key] = found[key]
+                if len(new) >= _KEPT_AT_ONCE or time.monotonic() - kept > _KEPT_SECONDS:
+                    store.keep(new, states)
+                    new, kept = {}, time.monotonic()
     finally:  # also when it is interrupted
         store.keep(new, states)
     return found, len(left)

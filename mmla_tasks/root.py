@@ -27,7 +27,7 @@ class DataRoot:
 
     kind: Kind
     given: str
-    """What the user wrote: a path, ``sample``, ``sample:N``, or the Hub repository."""
+    """What the user wrote: a path (its ``~`` written out), ``sample``, ``sample:N``, or the Hub repository."""
     origin: str
     """Who said so: ``--data_dir``, ``MMLA_DATA_DIR`` or ``default``."""
     revision: str | None = None
@@ -43,6 +43,7 @@ class DataRoot:
         given, origin = (
             (str(data_dir), "--data_dir") if data_dir else (os.environ.get(DATA_DIR_VARIABLE, ""), DATA_DIR_VARIABLE)
         )
+        given = os.path.expanduser(given)  # the shell leaves the ~ of --data_dir=~/data, and of a variable in quotes
         if revision and given:
             raise UsageError(
                 f"--data_revision {revision} is for the Hub dataset, and the data root is {given}",

@@ -62,10 +62,12 @@ def main(arguments: list[str]) -> int:
     known, root = _KNOWN[args.distribution], data_folder(args.data_dir)
 
     from harness_ext.imports.matching import check_lengths, files_to_check, wanted_of
+    from harness_ext.imports.placing import WHOLE
 
     wanted = wanted_of(root, known.folders)
     with _progress("reading") as bar:
-        found = known.reader()(args.path, {id: None for one in wanted for id in one.ids})
+        imported = [one.dataset.clips / WHOLE for one in wanted]  # the root may lie below PATH
+        found = known.reader()(args.path, {id: None for one in wanted for id in one.ids}, imported)
         check_lengths(found, args.workers, bar(files_to_check(found)))
     print(f"{known.title}   {found.holds}   {found.folder}")
     placed = None if args.dry_run else _place(found, wanted, args.workers)
@@ -154,6 +156,12 @@ def _print_oddities(found: Distribution, wanted: Sequence[Wanted], placed: Place
     if found.unused:
         files = "1 file" if len(found.unused) == 1 else f"{len(found.unused):,} files"
         _print_listed(f"\nnot used: {files} that no row is in", found.unused, shown)
+    if placed and placed.packed:
+        _print_listed(
+            "\nleft packed: their clips are read slowly; the next import tries again",
+            [f"{path}: {why}" for path, why in placed.packed.items()],
+            shown,
+        )
     if placed and placed.kept:
         _print_listed("\nleft alone: other videos of these names were there; delete them to import", placed.kept, shown)
 
@@ -189,6 +197,7 @@ def _print_end(placed: Placed | None, args: argparse.Namespace) -> None:
         "linked": "shared by hard link",
         "copied": "copied",
         "unpacked": "copied with their pictures unpacked",
+        "packed": "left packed",
         "there": "there before",
     }
     done = [f"{placed.files[how]:,} {word}" for how, word in words.items() if placed.files[how]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def main(arguments: list[str]) -> int:
     from harness_ext.doctor import diagnose
     from harness_ext.reports.doctor import print_diagnosis
 
+    if args.json is not None:
+        _check_writable(args.json)
     diagnosis = diagnose(_question(args), progress_bar)
     width = None if sys.stdout.isatty() else 160
     print_diagnosis(diagnosis, Console(highlight=False, soft_wrap=True, width=width))
@@ -47,16 +50,30 @@ def _question(args: argparse.Namespace) -> Any:
     frames = {name: value for name in FRAME_ARGUMENTS if (value := getattr(args, name)) is not None}
     if frames and not args.deep:
         raise UsageError(f"--{next(iter(frames))} says which frames --deep decodes", next="add --deep, or leave it out")
-    limits = DecodeLimits() if args.workers is None else DecodeLimits(workers=args.workers)
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"--workers {args.workers} looks at nothing", next="write a number of at least 1")
     return Question(
         tasks=args.tasks or ["mmla"],
         data_dir=args.data_dir,
         data_revision=args.data_revision,
         include_path=args.include_path,
         splits=args.splits,
-        workers=limits.workers,
+        workers=args.workers or DecodeLimits().workers,
         deep=FramePolicy.from_args(**frames) if args.deep else None,
     )
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a file that can't be written before all the work is done."""
+    why = None
+    if path.is_dir():
+        why = "it is a folder"
+    elif not path.absolute().parent.is_dir():
+        why = f"there is no folder {path.parent}"
+    elif not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        why = "permission denied"
+    if why:
+        raise UsageError("the JSON file cannot be written", file=path, why=why, next="name another with --json")
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -49,8 +49,8 @@ class Distribution:
         self.faults[id] = why
 
 
-Reader = Callable[[Path, Collection[str]], Distribution]
-"""Reads the distribution in or around a folder, for the ids that are wanted."""
+Reader = Callable[[Path, Collection[str], Collection[Path]], Distribution]
+"""Reads the distribution in or around a folder, for the ids that are wanted, without looking into some folders."""
 
 
 def top_of(path: Path, inner: re.Pattern[str]) -> Path:
@@ -69,12 +69,28 @@ def top_of(path: Path, inner: re.Pattern[str]) -> Path:
     return path
 
 
-def files_below(top: Path, *, skip: Collection[str] = ()) -> Iterator[Path]:
-    """Every file down to `DEPTH` folders, in order; hidden ones and folders named in `skip` are left out."""
-    for folder, folders, files in os.walk(top):
+def files_below(top: Path, *, skip: Collection[str] = (), without: Collection[Path] = ()) -> Iterator[Path]:
+    """Every file down to `DEPTH` folders, in order; links to folders are followed, but not back or above the top.
+
+    Args:
+        top: Where to begin.
+        skip: Names of folders that are left out, as hidden ones are.
+        without: Folders that are left out.
+    """
+    real_top, left_out = top.resolve(), {folder.resolve() for folder in without}
+    entered: set[Path] = set()
+
+    def enters(folder: Path) -> bool:
+        real = folder.resolve()
+        if real in left_out or (folder.is_symlink() and (real in entered or real_top.is_relative_to(real))):
+            return False
+        entered.add(real)
+        return True
+
+    for folder, folders, files in os.walk(top, followlinks=True):
         depth = len(Path(folder).relative_to(top).parts)
-        kept = (name for name in folders if depth < DEPTH and name not in skip and not name.startswith("."))
-        folders[:] = sorted(kept)
+        kept = (name for name in sorted(folders) if depth < DEPTH and name not in skip and not name.startswith("."))
+        folders[:] = [name for name in kept if enters(Path(folder, name))]
         yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
 
 

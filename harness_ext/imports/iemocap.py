@@ -1,9 +1,9 @@
 """IEMOCAP as its owners hand it out: whole dialogues, and text files that say when each utterance is spoken.
 
-``Session1/dialog/avi/DivX/Ses01F_impro01.avi`` shows one dialogue, ``Session1/dialog/EmoEvaluation/Ses01F_impro01.txt``
-has a line ``[6.2901 - 8.2357]<tab>Ses01F_impro01_F000<tab>neu<tab>[2.5, 2.5, 2.5]`` for each utterance that was judged,
-``Session1/dialog/transcriptions/Ses01F_impro01.txt`` one ``Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.`` for
-each that was spoken. What of this was looked up, and where: docs/data.md.
+``SessionN/dialog/avi/DivX/<dialogue>.avi`` shows one dialogue, ``SessionN/dialog/EmoEvaluation/<dialogue>.txt`` has a
+line ``[2.5100 - 4.0200]<tab>Ses09F_impro09_F000<tab>neu<tab>[2.5, 2.5, 2.5]`` for each utterance that was judged,
+``SessionN/dialog/transcriptions/<dialogue>.txt`` one ``Ses09F_impro09_F000 [002.5100-004.0200]: The kettle sings.`` for
+each that was spoken (examples are invented). What of this was looked up, and where: docs/data.md.
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ class _Times(NamedTuple):
     end_seconds: float
 
 
-def read_iemocap(path: Path, wanted: Collection[str]) -> Distribution:
+def read_iemocap(path: Path, wanted: Collection[str], without: Collection[Path]) -> Distribution:
     """Find dialogues and times.
 
     Args:
         path: The folder ``IEMOCAP_full_release``, one in it, or one around it.
-        wanted: Ids such as ``Ses01F_impro01_F000``.
+        wanted: Ids such as ``Ses09F_impro09_F000``.
+        without: Folders that are not looked into.
 
     Raises:
         DataError: there are no dialogues.
     """
     top = top_of(path, _INNER)
-    videos, judged, spoken = _files(top)
+    videos, judged, spoken = _files(top, without)
     if not videos:
         raise nothing_found(
             "IEMOCAP dialogues",
             top,
-            "Session1/dialog/avi/DivX/Ses01F_impro01.avi and the like, also in folders below",
+            "SessionN/dialog/avi/DivX/<dialogue>.avi, also in folders below",
             "name the folder IEMOCAP_full_release; how to ask for it: sail.usc.edu/iemocap",
         )
     times, texts = _times(judged, spoken)
@@ -61,11 +62,11 @@ def read_iemocap(path: Path, wanted: Collection[str]) -> Distribution:
     return found
 
 
-def _files(top: Path) -> tuple[dict[str, list[Path]], list[Path], list[Path]]:
+def _files(top: Path, without: Collection[Path]) -> tuple[dict[str, list[Path]], list[Path], list[Path]]:
     """Videos by dialogue, files of judgements, files of transcriptions."""
     videos: dict[str, list[Path]] = {}
     texts: dict[str, list[Path]] = {"EmoEvaluation": [], "transcriptions": []}
-    for file in files_below(top, skip=_SKIPPED):
+    for file in files_below(top, skip=_SKIPPED, without=without):
         if _DIALOGUE.fullmatch(file.stem):
             if file.suffix.casefold() == ".avi":
                 videos.setdefault(file.stem, []).append(file)

@@ -2,7 +2,7 @@
 
 ``Raw/Video/Segmented/<video>_<n>.mp4`` is utterance n, ``Raw/Transcript/Segmented/<video>.annotprocessed`` has a line
 ``<n>_DELIM_<TEXT>`` for each. MMSA hands the same files out as ``Raw/<video>/<n>.mp4``; both layouts are read. What of
-this was looked up, and where: docs/data.md.
+this was looked up, and where: docs/data.md. Ids here are invented.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from mmla_tasks.documents import CLIP_SUFFIXES
 _INNER: Final = re.compile(r"Segmented|Full|Video|Transcript|Audio")
 _SKIPPED: Final = frozenset({"Audio", "WAV_16000"})
 _BETWEEN: Final = "$_$"
-"""Between video and number in MMLA's ids: ``c7UH_rxdZv4$_$24``."""
+"""Between video and number in MMLA's ids: ``In_ventedId$_$24``."""
 _LINE: Final = re.compile(r"(\d+)_DELIM_(.*)")
 
 
-def read_mosi(path: Path, wanted: Collection[str]) -> Distribution:
+def read_mosi(path: Path, wanted: Collection[str], without: Collection[Path]) -> Distribution:
     """Find the clips.
 
     Args:
         path: The folder ``Raw``, one in it, or one around it.
-        wanted: Ids such as ``c7UH_rxdZv4$_$24``.
+        wanted: Ids such as ``In_ventedId$_$24``.
+        without: Folders that are not looked into.
 
     Raises:
         DataError: there are no clips of single utterances.
     """
     top = top_of(path, _INNER)
-    videos, clips, texts = _files(top, {id.partition(_BETWEEN)[0] for id in wanted})
+    videos, clips, texts = _files(top, {id.partition(_BETWEEN)[0] for id in wanted}, without)
     if not clips:
         whole = "; there are whole videos, and the times that cut them are not in this distribution" if videos else ""
         raise nothing_found(
@@ -60,12 +61,14 @@ def _why_missing(id: str, clips: Mapping[str, Sequence[Path]]) -> str:
     return f"{'no such number among the' if has_others else 'no'} clips of {video}"
 
 
-def _files(top: Path, known: Collection[str]) -> tuple[list[Path], dict[str, list[Path]], dict[str, str]]:
+def _files(
+    top: Path, known: Collection[str], without: Collection[Path]
+) -> tuple[list[Path], dict[str, list[Path]], dict[str, str]]:
     """Whole videos, clips by id, transcripts by id."""
     videos: list[Path] = []
     clips: dict[str, list[Path]] = {}
     texts: dict[str, str] = {}
-    for file in files_below(top, skip=_SKIPPED):
+    for file in files_below(top, skip=_SKIPPED, without=without):
         if file.suffix == ".annotprocessed":
             texts |= _texts(file)
         elif file.suffix.casefold() in CLIP_SUFFIXES:

@@ -6,6 +6,7 @@ the original moves. A copy is written beside its place and renamed.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import Final, Literal
 
 from harness_ext.imports.distributions import Distribution, Piece
 from harness_ext.imports.matching import Wanted
-from harness_ext.imports.packed import is_packed, unpack
+from harness_ext.video import is_packed, unpack
 from mmla_tasks.errors import ClipError, DataError
 from mmla_tasks.segments import Segment, read_segments, write_segments
 
@@ -26,8 +27,9 @@ WHOLE: Final = "whole"
 """Folder below ``video`` for files that hold many utterances."""
 _ASIDE: Final = ".importing-"
 
-How = Literal["linked", "copied", "unpacked", "there", "kept"]
-"""What was done for a file. ``there``: it was there before. ``kept``: another video of that name was there before."""
+How = Literal["linked", "copied", "unpacked", "packed", "there", "kept"]
+"""What was done for a file. ``packed``: it could not be unpacked, and was shared as it is. ``there``: it was there
+before. ``kept``: another video of that name was there before."""
 
 
 @dataclass
@@ -37,6 +39,20 @@ class Placed:
     files: Counter[How] = field(default_factory=Counter)
     kept: list[Path] = field(default_factory=list)
     """Videos of the same names but other content, that were there before and were left alone."""
+    packed: dict[Path, str] = field(default_factory=dict)
+    """Originals that could not be unpacked, and why; the next import tries again."""
+
+    def add(self, place: Path, how: How) -> None:
+        """Note what was done for one place."""
+        self.files[how] += 1
+        if how == "kept":
+            self.kept.append(place)
+
+    def include(self, other: Placed) -> None:
+        """Take over what was done for other files."""
+        self.files.update(other.files)
+        self.kept += other.kept
+        self.packed |= other.packed
 
 
 def targets_of(found: Distribution, wanted: Sequence[Wanted]) -> dict[Path, list[Path]]:
@@ -90,9 +106,8 @@ def _place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_f
     _check_space(targets)
     placed = Placed()
     try:
-        for hows in _in_parallel(targets, workers):
-            placed.files.update(hows.values())
-            placed.kept += [place for place, how in hows.items() if how == "kept"]
+        for one_file in _in_parallel(targets, workers):
+            placed.include(one_file)
             on_file()
     finally:
         for one, table in zip(wanted, tables, strict=True):
@@ -100,10 +115,10 @@ def _place_all(found: Distribution, wanted: Sequence[Wanted], workers: int, on_f
     return placed
 
 
-def _in_parallel(targets: Mapping[Path, Sequence[Path]], workers: int) -> Iterator[dict[Path, How]]:
+def _in_parallel(targets: Mapping[Path, Sequence[Path]], workers: int) -> Iterator[Placed]:
     """Place every file; an error or an interrupt waits for those at hand and starts no more."""
     with ThreadPoolExecutor(workers) as pool:
-        waiting: set[Future[dict[Path, How]]] = {pool.submit(_place, *item) for item in targets.items()}
+        waiting: set[Future[Placed]] = {pool.submit(_place, *item) for item in targets.items()}
         try:
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -113,39 +128,67 @@ def _in_parallel(targets: Mapping[Path, Sequence[Path]], workers: int) -> Iterat
             raise
 
 
-def _place(original: Path, places: Sequence[Path]) -> dict[Path, How]:
+def _place(original: Path, places: Sequence[Path]) -> Placed:
     """Share one file: the first place gets the original, or what is made of it, the others the first place's."""
-    original, packed = original.resolve(), is_packed(original)
-    hows: dict[Path, How] = {}
+    original = original.resolve()
+    packed = is_packed(original)
+    done = Placed()
+    made: Path | None = None
     for place in places:
-        if hows and hows[places[0]] != "kept":
-            hows[place] = _share(places[0], place)
-        else:
-            hows[place] = _share(original, place, unpacked=packed)
-    return hows
+        how = _found_there(original, place, packed)
+        if how is None and made is None and packed:
+            how, why = _unpacked(original, place)
+            done.packed |= {original: why} if why else {}
+        elif how is None:
+            how = _share(made or original, place)
+        if how != "kept" and made is None:
+            made = place
+        done.add(place, how)
+    return done
 
 
-def _share(source: Path, place: Path, *, unpacked: bool = False) -> How:
-    if place.exists() and _is_of(source, place, any_size=unpacked):
+def _found_there(original: Path, place: Path, packed: bool) -> How | None:
+    """What `place` holds that need not be written again; None where something must be."""
+    if not place.exists() or (packed and filecmp.cmp(original, place, shallow=False)):  # left packed at an earlier time
+        return None
+    if _is_of(original, place, any_size=packed):
         return "there"
-    if place.exists() and _can_be_read(place):
-        return "kept"
+    return "kept" if _can_be_read(place) else None
+
+
+def _unpacked(original: Path, place: Path) -> tuple[How, str | None]:
+    """Write the file with a packet for each picture; where that can't be done share it as it is, and say why."""
+    try:
+        with _aside(place) as aside:
+            unpack(original, aside)
+            shutil.copystat(original, aside)  # its time tells what it was made of, when the command is repeated
+    except ClipError as error:
+        _share(original, place)
+        return "packed", error.details["why"]
+    return "unpacked", None
+
+
+def _share(source: Path, place: Path) -> How:
+    with _aside(place) as aside:
+        return _bring(source, aside)
+
+
+@contextmanager
+def _aside(place: Path) -> Iterator[Path]:
+    """A name beside `place` to write under; what is there in the end comes into its place, unless something fails."""
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = place.with_name(_ASIDE + place.name)
     aside.unlink(missing_ok=True)
-    how = _bring(source, aside, unpacked)
+    yield aside
     os.replace(aside, place)
-    return how
+    aside.unlink(missing_ok=True)  # it is still there where both were links to one file
 
 
-def _bring(source: Path, aside: Path, unpacked: bool) -> How:
-    if unpacked and unpack(source, aside):
-        shutil.copystat(source, aside)
-        return "unpacked"
+def _bring(source: Path, aside: Path) -> How:
     if _linked(source, aside):
         return "linked"
     shutil.copyfile(source, aside)
-    shutil.copystat(source, aside)  # its time tells that the file is there, when the command is repeated
+    shutil.copystat(source, aside)
     return "copied"
 
 
@@ -179,25 +222,36 @@ def _can_be_read(place: Path) -> bool:
 
 
 def _check_space(targets: Mapping[Path, Sequence[Path]]) -> None:
-    """Refuse to begin what would fill the disk, where files must be copied."""
-    new = [(original, places[0]) for original, places in targets.items() if not places[0].exists()]
-    if not new:
+    """Refuse to begin what would fill the disk: packed files are written anew, and all where no link can be made."""
+    new = {original.resolve(): places[0] for original, places in targets.items()}
+    packed = [file for file, place in new.items() if is_packed(file) and _found_there(file, place, True) is None]
+    whole = [file for file, place in new.items() if not place.exists() and file not in packed]
+    if not (packed or whole):
         return
-    folder = new[0][1].parent
+    folder = new[(packed or whole)[0]].parent
     folder.mkdir(parents=True, exist_ok=True)
+    copied = [] if whole and _can_link(whole[0], folder) else whole
+    needed, free = sum(file.stat().st_size for file in (*packed, *copied)), shutil.disk_usage(folder).free
+    if needed <= free:
+        return
+    why, next = "packed AVI files are written anew, a packet for each picture", "make room"
+    if copied:
+        why = "the originals lie on another disk, so they must be copied"
+        next = "make room, or put the data root on the disk of the originals: then nothing but packed files is copied"
+    raise DataError(
+        f"the disk of {folder} has no room for the clips",
+        needed=f"{needed:,} bytes: {why}",
+        free=f"{free:,} bytes",
+        next=next,
+    )
+
+
+def _can_link(file: Path, folder: Path) -> bool:
     aside = folder / f"{_ASIDE}probe"
     aside.unlink(missing_ok=True)
-    if _linked(new[0][0].resolve(), aside):
-        aside.unlink()
-        return
-    needed, free = sum(original.stat().st_size for original, _ in new), shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(
-            f"the disk of {folder} has no room for the clips",
-            needed=f"{needed:,} bytes: the originals lie on another disk, so they must be copied",
-            free=f"{free:,} bytes",
-            next="make room, or put the data root on the disk of the originals: then nothing is copied",
-        )
+    linked = _linked(file, aside)
+    aside.unlink(missing_ok=True)
+    return linked
 
 
 def _write_table(one: Wanted, found: Distribution, table: Mapping[str, Segment], kept: Sequence[Path]) -> None:

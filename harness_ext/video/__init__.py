@@ -8,7 +8,9 @@ Importing this module loads no decoder and no numpy.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.frame_policy import FramePolicy
@@ -18,6 +20,7 @@ from harness_ext.video.frames import Frames, fingerprint, frames_metadata, pixel
 from harness_ext.video.isolation import WORKERS, Answer, bounds, raise_fault
 from harness_ext.video.probing import Probe
 from harness_ext.video.sheet import contact_sheet
+from harness_ext.video.unpacking import SLOWEST_BYTES, is_packed
 from mmla_tasks.errors import ClipError
 from mmla_tasks.places import cache_folder
 from mmla_tasks.records import Clip
@@ -33,10 +36,12 @@ __all__ = [
     "contact_sheet",
     "decode",
     "frames_metadata",
+    "is_packed",
     "pixel_digest",
     "probe",
     "probe_all",
     "reader_versions",
+    "unpack",
 ]
 
 
@@ -95,6 +100,32 @@ def probe_all(paths: Sequence[str]) -> list[Probe | ClipError]:
     except UnreadableError:  # one of them has ended the worker, or all together took too long
         return [_probe_or_error(path) for path in paths]
     return [_probe_of(path, facts) for path, facts in zip(paths, answers, strict=True)]
+
+
+def unpack(path: Path, target: Path) -> None:
+    """Write an AVI whose packets hold several pictures as one whose packets hold one each.
+
+    Args:
+        path: The file, for which `is_packed` holds.
+        target: Where the other goes; nothing is there when this fails.
+
+    Raises:
+        ClipError: The file can't be unpacked.
+        OSError: The disk is full, or can't be read or written.
+        MissingExtraError: PyAV is not installed.
+    """
+    reader_versions("pyav")
+    question = {"kind": "unpack", "path": str(path), "target": str(target)}
+    try:
+        size = source_of(str(path)).size
+        facts = WORKERS.ask("pyav", question, more_seconds=size / SLOWEST_BYTES).facts
+        if "disk" in facts:
+            raise OSError(facts["disk"], os.strerror(facts["disk"]), str(target))
+    except BaseException as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, UnreadableError):
+            raise clip_error(str(path), "", error) from None
+        raise
 
 
 def _probe_of(path: str, facts: dict[str, Any]) -> Probe | ClipError:

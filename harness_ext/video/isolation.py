@@ -185,8 +185,13 @@ class Workers:
         self._idle: defaultdict[str, list[Worker]] = defaultdict(list)
         self._all: set[Worker] = set()
 
-    def ask(self, kind: str, question: Mapping[str, Any]) -> Answer:
+    def ask(self, kind: str, question: Mapping[str, Any], *, more_seconds: float = 0.0) -> Answer:
         """Put a question to a worker of this kind.
+
+        Args:
+            kind: Of work, such as a reader's name.
+            question: See `worker.py`.
+            more_seconds: That it may take beyond what `bounds` allows.
 
         A worker that has read other files before may suffer from one of them: when it crashes or finds no memory, the
         question is put once more to a new one.
@@ -196,6 +201,7 @@ class Workers:
             MmlaError: No worker can be started.
         """
         limits = bounds()
+        limits = limits._replace(seconds=limits.seconds + more_seconds)
         asked = {**question, **limits._asdict()}
         worker = self._taken(kind)
         try:

@@ -14,7 +14,6 @@ from harness_ext.video.timeline import packets_of, refuse_cut, timeline_of_packe
 class Probe:
     """A video file as its packets tell it."""
 
-    size_bytes: int
     container: str
     """FFmpeg's name, such as ``mov,mp4,m4a,3gp,3g2,mj2``."""
     codec: str
@@ -23,9 +22,7 @@ class Probe:
     """In pixels, as stored, before any rotation."""
     height: int
     frames: int
-    """Packets that show a frame."""
-    exact: bool
-    """Whether every packet of this codec is a frame and says when it is shown; else one may show nothing."""
+    """Packets that show a frame; of some codecs a packet may show nothing and is counted all the same."""
     duration_seconds: float
     """From the first frame to the end of the last."""
     declared_seconds: float | None
@@ -60,13 +57,11 @@ def probe_file(path: str) -> Probe:
             end = duration = _declared_duration(stream) or frames / fps
         codec = stream.codec_context
         return Probe(
-            size_bytes=source.size,
             container=stream.container.format.name,
             codec=codec.name,
             width=codec.width,
             height=codec.height,
             frames=frames,
-            exact=timeline is not None,
             duration_seconds=float(duration),
             declared_seconds=None if stream.container.duration is None else stream.container.duration / 1_000_000,
             end_seconds=float(end),

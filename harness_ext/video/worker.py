@@ -1,8 +1,9 @@
 """A process that answers questions about video files: started by `isolation.py`, never by a person.
 
-A question is a line of JSON on standard input. Pixels go to the file whose descriptor is the first argument, the rest
-of the answer as JSON behind them; a line on standard output says where the JSON starts and ends. It ends when
-standard input does, and by an alarm from the kernel when it is stuck and nobody is there to end it.
+A question is a line of JSON on standard input; it asks for frames of a clip, for what packets tell, or for a file to be
+written unpacked. Pixels go to the file whose descriptor is the first argument, the rest of the answer as JSON behind
+them; a line on standard output says where the JSON starts and ends. It ends when standard input does, and by an alarm
+from the kernel when it is stuck and nobody is there to end it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from harness_ext.frame_policy import FramePolicy
 from harness_ext.video.files import UnreadableError, pyav
 from harness_ext.video.probing import probe_file
 from harness_ext.video.reading import read_clip
+from harness_ext.video.unpacking import unpack_file
 
 if TYPE_CHECKING:
     from harness_ext.video.frames import Pixels
@@ -66,7 +68,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes standard input
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # where memory ends, the run outlives this process
-    pyav()
+    _load()
     gc.freeze()  # what is there now need not be looked through after every answer
     own_bytes = _address_space()
     os.dup2(0, 2)  # what a decoder prints is no help to anybody
@@ -85,7 +87,7 @@ def main() -> int:
 
 
 def _load() -> None:
-    """Import what reading needs, so that the first question is answered as quickly as the next."""
+    """Import what reading needs: it is this process's own memory, and must not count as that of the first file."""
     pyav()
     for package in ("numpy", "PIL.Image"):
         importlib.import_module(package)
@@ -135,6 +137,8 @@ def _found(question: dict[str, Any], pages: Pages) -> dict[str, Any]:
         return {"answers": [_answer({"kind": "probe", "path": path}, pages) for path in question["paths"]]}
     if question["kind"] == "probe":
         return vars(probe_file(question["path"]))
+    if question["kind"] == "unpack":
+        return dict(unpack_file(question["path"], question["target"]))
     shown = read_clip(question["clip"], FramePolicy(**question["policy"]), pages)
     return {**shown._asdict(), "shape": pages.shape}
 

@@ -9,16 +9,19 @@ from typing import Any
 
 NTSC = Fraction(30000, 1001)
 DIALOGUES: dict[str, dict[str, tuple[float, float, str]]] = {
-    "Ses01F_impro01": {
-        "F000": (0.2901, 1.2357, "Excuse me."),
-        "M000": (1.2357, 2.0, "Do you have your forms?"),
-        "F001": (3.9, 5.05, "Yeah."),  # over a keyframe
-        "FXX0": (2.1, 2.4, "Hmm."),  # spoken, not judged
+    "Ses06F_impro09": {
+        "F000": (0.3127, 1.2243, "The kettle sings."),
+        "M000": (1.2243, 2.0, "It sings in green today."),
+        "F001": (3.9, 5.05, "Purple suits a kettle."),  # over a keyframe
+        "FXX0": (2.1, 2.4, "Clack."),  # spoken, not judged
     },
-    "Ses01M_script01_1b": {"M000": (0.5, 1.1, "What time is it?"), "F000": (1.2, 1.9, "Nearly six.")},
-    "Ses05F_impro02": {"F000": (1 / 3, 1.0, "They sent me a letter."), "M000": (4.25, 5.75, "Let me see it.")},
+    "Ses06M_script09_1b": {"M000": (0.5, 1.1, "Which moon is this?"), "F000": (1.2, 1.9, "The square one.")},
+    "Ses09F_impro09": {
+        "F000": (1 / 3, 1.0, "A heron painted my ladder."),
+        "M000": (4.25, 5.75, "Paint the heron back."),
+    },
 }
-"""Dialogue -> turn -> start, end, text."""
+"""Dialogue -> turn -> start, end, text. All is invented; IEMOCAP has five sessions."""
 FRAMES = 180
 
 
@@ -31,13 +34,13 @@ def draw_iemocap(draw: ModuleType, parent: Path) -> Path:
             (dialog / folder).mkdir(parents=True, exist_ok=True)
         avi = dialog / "avi" / "DivX" / f"{name}.avi"
         look: dict[str, Any] = {"frames": FRAMES, "fps": NTSC, "gop": 60, "codec": "mpeg4"}
-        if name == "Ses01M_script01_1b":
+        if name == "Ses06M_script09_1b":
             plain = parent / "plain.avi"
             draw.draw_clip(plain, **look, b_frames=1, options={"bf": "1"})
             pack(plain, avi)
             plain.unlink()
         else:
-            bf = 2 if name == "Ses05F_impro02" else 0
+            bf = 2 if name == "Ses09F_impro09" else 0
             draw.draw_clip(avi, **look, b_frames=bf, options={"bf": str(bf)})
         (avi.parent / f"._{avi.name}").write_bytes(b"\0\5\x16\7 what a Mac leaves behind")
         _write_texts(dialog, name, turns)

@@ -22,7 +22,7 @@ from harness_ext import clip_check, doctor
 from harness_ext.clip_check import probe_files
 from harness_ext.clip_facts import STORE, FactStore
 from harness_ext.doctor import odd_length
-from harness_ext.video import Probe
+from harness_ext.video import Probe, reader_versions
 from harness_ext.video.probing import probe_file
 from mmla_tasks.errors import ClipError
 from mmla_tasks.records import Clip
@@ -132,7 +132,9 @@ def test_a_run_looks_once_and_uses_what_the_doctor_saw(mmla: Command, meld_root:
 
 def test_tasks_without_any_clip_are_left_out_unless_all_are_required(mmla: Command, meld_root: Path) -> None:
     ran, found = examined(mmla, meld_root)
-    assert ran.status == 0 and "left out mmla_emotion_meld" in ran.out and not found["faults"]
+    assert ran.status == 0 and not found["faults"]
+    step = f"mmla data download MELD --data_dir {meld_root}"  # there is nothing to --repair
+    assert f"left out mmla_emotion_meld: none of its 42 clips is there; {step}\n" in ran.out
     assert examined(mmla, meld_root, "--require_all")[0].status == 1
 
 
@@ -142,8 +144,9 @@ def test_tasks_without_any_clip_are_left_out_unless_all_are_required(mmla: Comma
         (("--tasks", "mmla_emotion_meld_text"), "none of these tasks shows video"),
         (("--tasks", "mmla_emotoin"), "did you mean"),
         (("--num_frames", "4"), "add --deep"),
-        (("--workers", "0"), "decodes nothing"),
+        (("--workers", "0"), "--workers 0 looks at nothing"),
         (("--deep", "--num_frames", "many"), "num_frames"),
+        (("--tasks", TASK, "--splits", "test", "dev"), "none of these tasks has the split dev"),
     ],
 )
 def test_faults_of_the_command(mmla: Command, meld_root: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -151,10 +154,32 @@ def test_faults_of_the_command(mmla: Command, meld_root: Path, arguments: tuple[
     assert ran.status == 2 and said in ran.err
 
 
+@pytest.mark.parametrize("said_by", ["--data_dir", "MMLA_DATA_DIR"])
+def test_a_root_in_the_home_folder_is_found_by_its_tilde(
+    mmla: Command, meld_root: Path, monkeypatch: pytest.MonkeyPatch, said_by: str
+) -> None:
+    fill(meld_root, 42)
+    monkeypatch.setenv("HOME", str(meld_root.parent))
+    root = f"~/{meld_root.name}"
+    if said_by == "MMLA_DATA_DIR":
+        monkeypatch.setenv(said_by, root)
+    ran = mmla("doctor", "--tasks", TASK, *((said_by, root) if said_by == "--data_dir" else ()))
+    assert ran.status == 0 and "every clip can be shown" in ran.out, ran.err
+
+
+@pytest.mark.parametrize("place", ["nowhere/doctor.json", "."])
+def test_a_json_file_that_cannot_be_written_is_told_before_the_work(
+    mmla: Command, meld_root: Path, probed: list[str], place: str
+) -> None:
+    fill(meld_root, 42)
+    ran = mmla("doctor", "--data_dir", meld_root, "--tasks", TASK, "--json", meld_root / place)
+    assert ran.status == 2 and "the JSON file cannot be written" in ran.err and not probed
+
+
 def test_train_and_dev_are_looked_at_when_asked_for(mmla: Command, meld_root: Path) -> None:
     clips = fill(meld_root, 42)
     (clips / "MELD_t0_0.mp4").write_bytes(clip_bytes())
-    ran, found = examined(mmla, meld_root, "--splits", "test", "train", "dev")
+    ran, found = examined(mmla, meld_root, "--splits", "test", "train")
     assert ran.status == 1 and [part["split"] for part in found["datasets"]] == ["test", "train"]
     assert {finding["kind"] for finding in found["faults"]} == {"missing"} and len(found["faults"]) == 41
 
@@ -179,6 +204,27 @@ def test_the_deep_part_finds_damage_that_packets_do_not_show_and_decodes_a_clip_
     assert examined(mmla, root.with_name("elsewhere"), "--deep", "--num_frames", "3")[1]["decoded"] == 45
 
 
+KILLED = """
+import itertools, os, sys
+from harness_ext import doctor
+from harness_ext.cli import main
+decode, count = doctor.decode, itertools.count(1)
+def killed(*args):
+    if next(count) == 30:
+        os.kill(os.getpid(), 9)
+    return decode(*args)
+doctor.decode = killed
+main(sys.argv[1:])
+"""
+
+
+def test_what_was_decoded_before_a_kill_is_kept(mmla: Command, meld_root: Path) -> None:
+    fill(meld_root, 42)
+    command = ["doctor", "--tasks", TASK, "--data_dir", str(meld_root), "--deep", "--num_frames", "1", "--workers", "2"]
+    assert subprocess.run([sys.executable, "-c", KILLED, *command]).returncode == -9
+    assert examined(mmla, meld_root, "--deep", "--num_frames", "1")[1]["decoded"] <= 42 - 16
+
+
 # ── lengths ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -196,7 +242,7 @@ def test_the_deep_part_finds_damage_that_packets_do_not_show_and_decodes_a_clip_
     ],
 )
 def test_odd_lengths(start: float, end: float | None, lasts: float, declared: float | None, said: str | None) -> None:
-    probe = Probe(1, "mp4", "h264", 8, 8, 30, True, lasts, declared, lasts, 25.0, True)
+    probe = Probe("mp4", "h264", 8, 8, 30, lasts, declared, lasts, 25.0, True)
     assert odd_length(Clip(path="x", start_seconds=start, end_seconds=end, size=1, mtime_ns=1), probe) == said
 
 
@@ -260,6 +306,14 @@ def test_what_was_probed_before_an_interruption_is_kept(meld_root: Path, probed:
     probed.clear()
     assert len(probe_files(paths, workers=2)) == 42
     assert 0 < len(probed) <= 26
+
+
+def test_facts_of_another_release_are_not_taken_for_ones_own(meld_root: Path) -> None:
+    (clip,) = fill(meld_root, 1).iterdir()
+    found = probe_files([str(clip)], workers=1)[str(clip)]
+    state = f"{clip.stat().st_size} {clip.stat().st_mtime_ns} {' '.join(reader_versions('pyav'))}"
+    FactStore("probes").keep({str(clip): {**vars(found), "size_bytes": 1}}, {str(clip): state})
+    assert probe_files([str(clip)], workers=1) == {str(clip): found}
 
 
 def test_a_fault_that_may_lie_in_the_machine_is_looked_at_again(

@@ -22,10 +22,9 @@ from PIL import Image
 import harness_ext.imports.placing as placing
 from harness_ext import evaluate
 from harness_ext.frame_policy import FramePolicy
-from harness_ext.imports.packed import is_packed
-from harness_ext.video import decode
+from harness_ext.video import decode, is_packed, unpack
 from mmla_tasks.documents import Dataset, clip_counts
-from mmla_tasks.errors import ModelError
+from mmla_tasks.errors import ClipError, ModelError
 from mmla_tasks.root import download_folder
 from mmla_tasks.segments import SEGMENTS, read_segments
 from mmla_tasks.sources import SOURCES
@@ -36,9 +35,9 @@ from .originals import DIALOGUES, FRAMES, NTSC, draw_iemocap, draw_mosi
 ALL_FRAMES = FramePolicy(num_frames=10_000)
 EMOTIONS = ["angry", "happy", "sad", "neutral", "frustrated", "excited"]
 MOSI_ROWS = [
-    ("c7UH_rxdZv4$_$1", "sentence number 1 of it", "negative"),
-    ("c7UH_rxdZv4$_$2", "sentence number 2, of it", "positive"),
-    ("-HeZS2-Prhc$_$10", "and he was still boring", "negative"),
+    ("In_ventedId$_$1", "sentence number 1 of it", "negative"),
+    ("In_ventedId$_$2", "sentence number 2, of it", "positive"),
+    ("-NoSuch-Vid$_$10", "quite another sentence", "negative"),
 ]
 
 
@@ -49,7 +48,7 @@ def iemocap(draw: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def mosi(draw: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_mosi(draw, tmp_path_factory.mktemp("mosi"), {"c7UH_rxdZv4": 3, "-HeZS2-Prhc": 10})
+    return draw_mosi(draw, tmp_path_factory.mktemp("mosi"), {"In_ventedId": 3, "-NoSuch-Vid": 10})
 
 
 @pytest.fixture
@@ -58,8 +57,8 @@ def root(tmp_path: Path, tsv: Callable[..., Path]) -> Path:
     root = tmp_path / "data"
     turns = {f"{d}_{turn}": text for d, turns in DIALOGUES.items() for turn, (_, _, text) in turns.items()}
     rows = [(id, text, "neutral") for id, text in turns.items()]
-    tsv(root / "IEMOCAP" / "train.tsv", [row for row in rows if row[0].startswith("Ses01")])
-    tsv(root / "IEMOCAP" / "test.tsv", [row for row in rows if row[0].startswith("Ses05")])
+    tsv(root / "IEMOCAP" / "train.tsv", [row for row in rows if row[0].startswith("Ses06")])
+    tsv(root / "IEMOCAP" / "test.tsv", [row for row in rows if row[0].startswith("Ses09")])
     tsv(root / "IEMOCAP-DA" / "test.tsv", [(id, text, "question") for id, text, _ in rows if "F00" in id])
     tsv(root / "MOSI" / "test.tsv", MOSI_ROWS)
     return root
@@ -102,7 +101,7 @@ def test_one_import_serves_both_datasets_by_hard_link(
     iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]]
 ) -> None:
     imported("iemocap", iemocap)
-    original = iemocap / "Session5" / "dialog" / "avi" / "DivX" / "Ses05F_impro02.avi"
+    original = iemocap / "Session9" / "dialog" / "avi" / "DivX" / "Ses09F_impro09.avi"
     for name in ("IEMOCAP", "IEMOCAP-DA"):
         place = root / name / "video" / "whole" / original.name
         assert place.samefile(original) and not place.is_symlink()
@@ -111,7 +110,7 @@ def test_one_import_serves_both_datasets_by_hard_link(
 def test_packed_pictures_get_packets_of_their_own(
     iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], draw: ModuleType
 ) -> None:
-    original = iemocap / "Session1" / "dialog" / "avi" / "DivX" / "Ses01M_script01_1b.avi"
+    original = iemocap / "Session6" / "dialog" / "avi" / "DivX" / "Ses06M_script09_1b.avi"
     assert is_packed(original)
     _, said = imported("iemocap", iemocap)
     place = root / "IEMOCAP" / "video" / "whole" / original.name
@@ -167,14 +166,17 @@ def test_a_server_is_sent_the_frames_of_the_utterance_or_told_why_not(
 def test_a_dry_run_writes_nothing_and_lists_what_is_missing(
     iemocap: Path, root: Path, tsv: Callable[..., Path], imported: Callable[..., tuple[int, str]]
 ) -> None:
-    rows = [("Ses05F_impro02_F000", "They sent me a letter.", "neutral"), ("Ses05F_impro02_F009", "No.", "sad")]
-    tsv(root / "IEMOCAP" / "test.tsv", [*rows, ("Ses04M_impro03_F000", "Yes.", "sad")])
+    rows = [
+        ("Ses09F_impro09_F000", "A heron painted my ladder.", "neutral"),
+        ("Ses09F_impro09_F009", "The ladder objects.", "sad"),
+    ]
+    tsv(root / "IEMOCAP" / "test.tsv", [*rows, ("Ses08M_impro09_F000", "Moss agrees.", "sad")])
     before = sorted(root.rglob("*"))
     status, said = imported("iemocap", iemocap, "--dry_run")
     assert status == 1 and sorted(root.rglob("*")) == before
     assert "3 dialogues, times of 8 utterances" in said
-    assert "missing: 2 rows" in said and "no Ses04M_impro03.avi: Ses04M_impro03_F000" in said
-    assert "no times in EmoEvaluation/Ses05F_impro02.txt" in said
+    assert "missing: 2 rows" in said and "no Ses08M_impro09.avi: Ses08M_impro09_F000" in said
+    assert "no times in EmoEvaluation/Ses09F_impro09.txt" in said
     assert "dry run: nothing was written" in said
     (line,) = [line for line in said.splitlines() if line.split()[:2] == ["test", "3"]]
     assert line.split() == ["test", "3", "1", "2"]
@@ -191,7 +193,7 @@ def test_the_second_time_everything_is_there_before(
 
 
 @pytest.mark.parametrize(
-    "folder", ["..", "Session1", "Session5/dialog", "Session1/dialog/avi/DivX", "Session1/dialog/EmoEvaluation"]
+    "folder", ["..", "Session6", "Session9/dialog", "Session6/dialog/avi/DivX", "Session6/dialog/EmoEvaluation"]
 )
 def test_a_folder_too_high_or_too_deep_is_understood(
     iemocap: Path, imported: Callable[..., tuple[int, str]], folder: str
@@ -204,10 +206,10 @@ def test_a_wrong_folder_says_what_was_looked_for(
     tmp_path: Path, iemocap: Path, imported: Callable[..., tuple[int, str]]
 ) -> None:
     (tmp_path / "wrong" / "MELD").mkdir(parents=True)
-    for name, looked in (("iemocap", "Session1/dialog/avi/DivX/"), ("mosi", "Raw/Video/Segmented/")):
+    for name, looked in (("iemocap", "SessionN/dialog/avi/DivX/"), ("mosi", "Raw/Video/Segmented/")):
         status, said = imported(name, tmp_path / "wrong")
         assert status == 2 and looked in said and re.search(r"there +MELD\n", said), said
-    status, said = imported("iemocap", iemocap / "Session1" / "dialog" / "transcriptions" / "Ses01F_impro01.txt")
+    status, said = imported("iemocap", iemocap / "Session6" / "dialog" / "transcriptions" / "Ses06F_impro09.txt")
     assert status == 2 and "is a file" in said
 
 
@@ -219,27 +221,27 @@ def test_impossible_times_are_counted_and_named(
     iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
 ) -> None:
     top = changed(iemocap, tmp_path)
-    judged = top / "Session5" / "dialog" / "EmoEvaluation" / "Ses05F_impro02.txt"
+    judged = top / "Session9" / "dialog" / "EmoEvaluation" / "Ses09F_impro09.txt"
     judged.write_text(
         judged.read_text().replace("[0.3333 - 1.0000]", "[1.0000 - 1.0000]").replace("- 5.7500", "- 6.5000")
     )
     status, said = imported("iemocap", top)
     assert status == 1
-    assert "no length: 1 s to 1 s: Ses05F_impro02_F000" in said
-    assert "ends at 6.5 s; Ses05F_impro02.avi at 6.006 s: Ses05F_impro02_M000" in said
+    assert "no length: 1 s to 1 s: Ses09F_impro09_F000" in said
+    assert "ends at 6.5 s; Ses09F_impro09.avi at 6.006 s: Ses09F_impro09_M000" in said
     assert clip_counts(documents(root, "IEMOCAP").values()) == (1, 1)
     judged.write_text(judged.read_text().replace("[4.2500 -", "[6.0070 -"))
     status, said = imported("iemocap", top, "--dry_run")
-    assert status == 1 and "starts at 6.007 s; Ses05F_impro02.avi ends at 6.006 s: Ses05F_impro02_M000" in said
+    assert status == 1 and "starts at 6.007 s; Ses09F_impro09.avi ends at 6.006 s: Ses09F_impro09_M000" in said
 
 
 def test_a_damaged_dialogue_costs_its_rows_alone(
     iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
 ) -> None:
     top = changed(iemocap, tmp_path)
-    (top / "Session5" / "dialog" / "avi" / "DivX" / "Ses05F_impro02.avi").write_bytes(b"")
+    (top / "Session9" / "dialog" / "avi" / "DivX" / "Ses09F_impro09.avi").write_bytes(b"")
     status, said = imported("iemocap", top)
-    assert status == 1 and "Ses05F_impro02.avi can't be read: the file is empty" in said
+    assert status == 1 and "Ses09F_impro09.avi can't be read: the file is empty" in said
     assert clip_counts(documents(root, "IEMOCAP").values()) == (0, 2)
     assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
 
@@ -248,14 +250,39 @@ def test_two_files_of_one_name_must_hold_the_same(
     iemocap: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
 ) -> None:
     top = changed(iemocap, tmp_path)
-    first = top / "Session1" / "dialog" / "avi" / "DivX" / "Ses01F_impro01.avi"
+    first = top / "Session6" / "dialog" / "avi" / "DivX" / "Ses06F_impro09.avi"
     twin = top / "copy" / first.name
     twin.parent.mkdir()
     shutil.copyfile(first, twin)
     assert imported("iemocap", top, "--dry_run")[0] == 0
     twin.write_bytes(first.read_bytes()[:-1] + b"x")
     status, said = imported("iemocap", top, "--dry_run")
-    assert status == 1 and "several files Ses01F_impro01.avi, with different content" in said
+    assert status == 1 and "several files Ses06F_impro09.avi, with different content" in said
+
+
+def test_a_root_below_the_originals_is_not_taken_for_them(
+    iemocap: Path, tmp_path: Path, root: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    shutil.copytree(iemocap, root / "IEMOCAP" / iemocap.name)
+    for said in ("1 copied with their pictures unpacked", "6 there before"):
+        for path in (root / "IEMOCAP", root, tmp_path):
+            status, output = imported("iemocap", path, "--dry_run")
+            assert status == 0 and "3 dialogues" in output, output
+        status, output = imported("iemocap", root / "IEMOCAP")
+        assert status == 0 and said in output, output
+
+
+def test_links_to_folders_are_followed_and_lead_nowhere_twice(
+    iemocap: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
+) -> None:
+    (tmp_path / "linked").mkdir()
+    for session in ("Session6", "Session9"):
+        shutil.copytree(iemocap / session, tmp_path / "elsewhere" / session)
+        (tmp_path / "linked" / session).symlink_to(tmp_path / "elsewhere" / session)
+        (tmp_path / "elsewhere" / session / "up").symlink_to(tmp_path)
+        (tmp_path / "elsewhere" / session / "again").symlink_to(tmp_path / "elsewhere")
+    status, said = imported("iemocap", tmp_path / "linked")
+    assert status == 0 and "3 dialogues" in said and "6 there before" not in said, said
 
 
 def test_where_no_link_can_be_made_files_are_copied(
@@ -276,7 +303,7 @@ def test_a_symbolic_link_is_followed_not_shared(
     iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
 ) -> None:
     top = changed(iemocap, tmp_path)
-    linked = top / "Session5" / "dialog" / "avi" / "DivX" / "Ses05F_impro02.avi"
+    linked = top / "Session9" / "dialog" / "avi" / "DivX" / "Ses09F_impro09.avi"
     elsewhere = linked.rename(tmp_path / "elsewhere.avi")
     linked.symlink_to(elsewhere)
     imported("iemocap", top)
@@ -295,6 +322,91 @@ def test_too_little_room_is_said_before_anything_is_copied(
     assert not list(root.rglob("*.avi"))
 
 
+def packed_in(iemocap: Path) -> Path:
+    """The dialogue whose pictures are packed."""
+    (packed,) = (path for path in iemocap.rglob("Ses*.avi") if is_packed(path))
+    return packed
+
+
+def test_room_is_asked_for_packed_files_also_where_links_can_be_made(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = packed_in(iemocap).stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": size - 1}))
+    status, said = imported("iemocap", iemocap)
+    assert status == 2 and f"{size:,} bytes: packed AVI files are written anew" in said
+    assert not list(root.rglob("*.avi"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": size}))
+    assert imported("iemocap", iemocap)[0] == 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0}))
+    assert imported("iemocap", iemocap)[0] == 0
+
+
+def test_a_disk_that_is_full_while_a_file_is_unpacked_leaves_nothing_there(
+    iemocap: Path, root: Path, imported: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_a_full_disk(source: Path, target: Path) -> None:
+        target.symlink_to("/dev/full")
+        unpack(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "unpack", on_a_full_disk)
+        status, said = imported("iemocap", iemocap)
+    assert status == 2 and "No space left on device" in said and "make room" in said
+    assert not list(root.rglob(packed_in(iemocap).name))
+    status, said = imported("iemocap", iemocap)
+    assert status == 0 and "1 copied with their pictures unpacked" in said
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_a_file_that_cannot_be_unpacked_is_shared_as_it_is_and_tried_again(
+    iemocap: Path,
+    root: Path,
+    imported: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    can_link: bool,
+) -> None:
+    def fails(source: Path, target: Path) -> None:
+        raise ClipError("clip can't be read", fault="timeout", why="reading it was ended after 10 s")
+
+    original = packed_in(iemocap)
+    places = [root / name / "video" / "whole" / original.name for name in ("IEMOCAP", "IEMOCAP-DA")]
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "unpack", fails)
+        if not can_link:
+            patch.setattr(placing, "_linked", lambda *_: False)
+        for there in (0, 4):
+            status, said = imported("iemocap", iemocap)
+            assert status == 0 and (f"{there} there before" in said) is (there > 0)
+            assert "left packed: their clips are read slowly" in said and f"  {original}: reading it was" in said
+            assert all(place.read_bytes() == original.read_bytes() for place in places)
+            assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
+    status, said = imported("iemocap", iemocap)
+    assert status == 0 and "left packed" not in said
+    assert original.read_bytes() != places[0].read_bytes() and places[0].samefile(places[1])
+    assert "6 there before" in imported("iemocap", iemocap)[1]
+    assert not list(root.rglob(".importing-*"))
+
+
+def test_a_sound_of_an_unknown_kind_is_left_out(
+    iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]], draw: ModuleType
+) -> None:
+    top = changed(iemocap, tmp_path)
+    original = packed_in(top)
+    data = bytearray(original.read_bytes())
+    tag = data.index(b"strf", data.index(b"auds")) + 8
+    data[tag : tag + 2] = b"\x34\x12"
+    original.write_bytes(data)
+    status, said = imported("iemocap", top)
+    assert status == 0 and "1 copied with their pictures unpacked" in said, said
+    place = root / "IEMOCAP" / "video" / "whole" / original.name
+    with av.open(str(place)) as container:
+        assert not container.streams.audio
+    clip = dict(path=str(place), start_seconds=0.0, end_seconds=None, size=None, mtime_ns=None)
+    frames = decode(clip, ALL_FRAMES)  # type: ignore[arg-type]
+    assert [draw.read_number(image) for image in frames.frames_THWC] == list(range(FRAMES))
+
+
 @pytest.mark.parametrize("fails_at", range(6))
 def test_an_import_that_breaks_off_leaves_whole_files_and_goes_on(
     iemocap: Path,
@@ -303,22 +415,27 @@ def test_an_import_that_breaks_off_leaves_whole_files_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     fails_at: int,
 ) -> None:
-    calls, real = iter(range(100)), placing._bring
+    calls, right = iter(range(100)), {name: getattr(placing, name) for name in ("_bring", "unpack")}
 
-    def breaks(source: Path, aside: Path, unpacked: bool) -> placing.How:
-        if next(calls) == fails_at:
-            aside.write_bytes(source.read_bytes()[:1000])
-            raise KeyboardInterrupt
-        return real(source, aside, unpacked)
+    def breaks(work: Callable[[Path, Path], Any]) -> Callable[[Path, Path], Any]:
+        def breaking(source: Path, aside: Path) -> Any:
+            if next(calls) == fails_at:
+                aside.write_bytes(source.read_bytes()[:1000])
+                raise KeyboardInterrupt
+            return work(source, aside)
 
-    monkeypatch.setattr(placing, "_bring", breaks)
+        return breaking
+
+    for name in ("_bring", "unpack"):
+        monkeypatch.setattr(placing, name, breaks(getattr(placing, name)))
     assert imported("iemocap", iemocap, "--workers", 2)[0] == 130
     for path in root.rglob("whole/Ses*.avi"):
         assert path.stat().st_size > 1000
     for name in ("IEMOCAP", "IEMOCAP-DA"):
         for segment in read_segments(root / name / "video").values():
             assert (root / name / "video" / segment.file).exists()
-    monkeypatch.setattr(placing, "_bring", real)
+    for name, work in right.items():
+        monkeypatch.setattr(placing, name, work)
     assert imported("iemocap", iemocap)[0] == 0
     assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
     assert not list(root.rglob(".importing-*"))
@@ -338,9 +455,9 @@ def test_a_second_import_at_the_same_time_is_refused(
 def test_sessions_can_come_one_by_one(
     iemocap: Path, root: Path, tmp_path: Path, imported: Callable[..., tuple[int, str]]
 ) -> None:
-    for session, missing in (("Session1", 1), ("Session5", 1)):
-        shutil.copytree(iemocap / session, tmp_path / session / session)
-        assert imported("iemocap", tmp_path / session)[0] == missing
+    for session, missing in (("Session6", 1), ("Session9", 1)):
+        shutil.copytree(iemocap / session, tmp_path / f"part {session}" / session)
+        assert imported("iemocap", tmp_path / f"part {session}")[0] == missing
     assert clip_counts(documents(root, "IEMOCAP", "train").values()) == (6, 0)
     assert clip_counts(documents(root, "IEMOCAP").values()) == (2, 0)
 
@@ -383,15 +500,15 @@ def test_mosi_clips_are_shared_as_they_are(
         assert decode(document["clip"], ALL_FRAMES).source_frames == 10 + int(id.split("$_$")[1])
     assert "not used: 10 files" in said and not (root / "MOSI" / "video" / SEGMENTS).exists()
     if layout == "original":
-        assert "2 of 3 agree with the distribution's transcripts" in said and "-HeZS2-Prhc$_$10" in said
+        assert "2 of 3 agree with the distribution's transcripts" in said and "-NoSuch-Vid$_$10" in said
 
 
 def test_a_clip_of_ones_own_is_left_alone_and_a_damaged_one_replaced(
     mosi: Path, root: Path, imported: Callable[..., tuple[int, str]], draw: ModuleType
 ) -> None:
     imported("mosi", mosi)
-    own, damaged = (root / "MOSI" / "video" / f"MOSI_c7UH_rxdZv4$_${n}.mp4" for n in (1, 2))
-    original = mosi / "Video" / "Segmented" / "c7UH_rxdZv4_2.mp4"
+    own, damaged = (root / "MOSI" / "video" / f"MOSI_In_ventedId$_${n}.mp4" for n in (1, 2))
+    original = mosi / "Video" / "Segmented" / "In_ventedId_2.mp4"
     for path in (own, damaged):
         path.unlink()
     mine = draw.draw_clip(own, frames=3).read_bytes()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from harness_ext.frame_policy import FramePolicy
-from harness_ext.video import decode, isolation, probe
+from harness_ext.video import decode, isolation, probe, unpack
 from harness_ext.video.isolation import Workers
 from mmla_tasks.errors import ClipError, UsageError
 from mmla_tasks.records import Clip
@@ -26,9 +26,9 @@ from mmla_tasks.records import Clip
 BAD_WORKER = """
 import os, signal, sys, time
 from harness_ext.video import reading, worker
-right = worker.read_clip
-def read_clip(clip, policy, kept):
-    match clip["path"].rsplit("/", 1)[-1]:
+read_clip, unpack_file = worker.read_clip, worker.unpack_file
+def suffer(path):
+    match path.rsplit("/", 1)[-1]:
         case "hangs.mp4":
             time.sleep(3600)
         case "crashes.mp4":
@@ -42,8 +42,14 @@ def read_clip(clip, policy, kept):
         case "prints.mp4":
             os.write(1, b"noise\\n" * 999)
             os.write(2, b"noise\\n" * 99999)
-    return right(clip, policy, kept)
-worker.read_clip = read_clip
+def read_bad(clip, policy, kept):
+    suffer(clip["path"])
+    return read_clip(clip, policy, kept)
+def unpack_bad(source, target):
+    open(target, "w").write("half of it")
+    suffer(source)
+    return unpack_file(source, target)
+worker.read_clip, worker.unpack_file = read_bad, unpack_bad
 sys.exit(worker.main())
 """
 """The real worker, but names of files say what happens to it."""
@@ -133,6 +139,28 @@ def test_what_a_file_does_to_its_worker_is_named_and_the_next_is_read(
     assert error.details["why"] == why
     assert hint in error.details["next"] and error.details["next"].endswith("or run with --on_bad_clip skip")
     assert len(decode(bad("good"), FramePolicy())) == 4
+
+
+@pytest.mark.parametrize(("what", "name"), [("hangs", "timeout"), ("crashes", "crash"), ("eats", "memory")])
+def test_unpacking_is_bound_as_reading_is_and_leaves_nothing(
+    bad: Callable[[str], Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, name: str
+) -> None:
+    monkeypatch.setenv("MMLA_DECODE_SECONDS", "0.7" if what == "hangs" else "60")
+    target = tmp_path / "unpacked.avi"
+    with pytest.raises(ClipError) as raised:
+        unpack(Path(bad(what)["path"]), target)
+    assert raised.value.fault == name and not target.exists()
+
+
+def test_unpacking_what_is_no_video_names_the_fault_and_a_folder_that_is_not_there_the_disk(
+    draw: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "text.avi").write_text("hello world" * 99)
+    with pytest.raises(ClipError) as raised:
+        unpack(tmp_path / "text.avi", tmp_path / "new.avi")
+    assert raised.value.fault == "not_video"
+    with pytest.raises(FileNotFoundError):
+        unpack(draw.draw_clip(tmp_path / "plain.avi", frames=5, codec="mpeg4"), tmp_path / "nowhere" / "new.avi")
 
 
 def test_a_library_that_prints_is_not_taken_for_an_answer(bad: Callable[[str], Clip]) -> None:
@@ -270,6 +298,13 @@ def test_bounds_that_are_no_numbers_are_named(drawn: Path, monkeypatch: pytest.M
             with pytest.raises(UsageError, match=f"{name}={nonsense} can't be used"):
                 decode(clip_of(drawn), FramePolicy())
         monkeypatch.delenv(name)
+
+
+def test_libraries_are_not_held_against_the_first_file(
+    workers: Workers, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMLA_DECODE_GB", "0.05")  # numpy alone takes more
+    assert len(decode(clip_of(drawn), FramePolicy())) == 4
 
 
 def test_a_worker_that_does_not_start_says_why(workers: Workers, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
