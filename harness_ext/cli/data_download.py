@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.session import on_this_root
 
 if TYPE_CHECKING:
     from harness_ext.downloads import Outcome, Progress, Remote, Wanted
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt as error:
         error.add_note("the same command goes on where it stopped")
         raise
-    print(f"next: mmla data status{f' --data_dir {args.data_dir}' if args.data_dir else ''}")
+    print(f"next: {on_this_root('mmla data status', args.data_dir)}")
     return 1 if odd else 0
 
 

@@ -319,3 +319,34 @@ def test_a_damaged_store_of_digests_is_made_again(tmp_path, monkeypatch):
         assert clip_digest(clip) == hashlib.sha256(name.encode()).hexdigest()
     with sqlite3.connect(tmp_path / digests.STORE) as store:
         assert store.execute("SELECT count(*) FROM digests").fetchone()[0] >= 1
+
+
+@pytest.mark.parametrize("note", ["[]", "null", "3", '{"repository": "r"}', '{"repository": "r", "commit": null}'])
+def test_notes_of_another_shape_count_as_none(hub, mmla, tmp_path, note):
+    root = tmp_path / "a root"
+    assert mmla("data", "download", "MELD", "--texts_only", "--data_dir", root).status == 0
+    (root / ".mmla" / "MELD.json").write_text(note)
+    (root / ".mmla" / "MELD.clips.json").write_text(note)
+    assert mmla("data", "verify", "MELD", "--data_dir", root).status == 1
+    ran = mmla("data", "download", "MELD", "--data_dir", root)
+    assert ran.status == 0 and "6 clips extracted" in ran.out, ran.err
+    assert f"next: mmla data status --data_dir '{root}'" in ran.out, "a path with a space can be pasted"
+
+
+def test_a_note_that_cannot_be_written_leaves_nothing_aside(tmp_path):
+    from mmla_tasks.received import write_clip_digests
+
+    with pytest.raises(UnicodeEncodeError):
+        write_clip_digests(tmp_path, "MELD", {"\udcc4.mp4": "0"})
+    assert not list((tmp_path / ".mmla").iterdir())
+
+
+def test_an_older_note_can_be_read_and_so_can_a_newer_one(tmp_path):
+    from mmla_tasks.received import Received, note_of
+
+    note = {"repository": "r", "commit": "c", "texts": {"MELD/dev.tsv": "0"}, "archives": {"MELD/a.zip": 3}}
+    note_of(tmp_path, "MELD").parent.mkdir()
+    for more in ({}, {"of_the_future": [1]}):
+        note_of(tmp_path, "MELD").write_text(json.dumps(note | more))
+        read = Received.read(tmp_path, "MELD")
+        assert read and read.archives == {"MELD/a.zip": 3} and read.revision is None
