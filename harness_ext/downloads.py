@@ -39,6 +39,10 @@ class Remote:
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Path -> digest, of large files."""
 
+    def mark(self, path: str) -> str:
+        """What tells a file's content from another: its digest, else the commit."""
+        return self.sha256.get(path, self.commit)
+
     def texts_of(self, source: Source) -> list[str]:
         """Its split files."""
         return [path for split in SPLITS if (path := f"{source.folder}/{split}.tsv") in self.files]
@@ -94,6 +98,8 @@ class Outcome:
     texts: int
     extracted: Extracted = field(default_factory=Extracted)
     archives: list[str] = field(default_factory=list)
+    without_clips: list[str] = field(default_factory=list)
+    """Archives that hold no clip at all."""
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -140,40 +146,103 @@ def download(wanted: Wanted, remote: Remote, progress: Progress | None = None) -
 def _download(source: Source, wanted: Wanted, remote: Remote, progress: Progress) -> Outcome:
     received = _texts(source, wanted, remote, progress)
     outcome = Outcome(source.folder, len(received.texts))
-    for name in () if wanted.texts_only else remote.archives_of(source):
+    archives = [] if wanted.texts_only else remote.archives_of(source)
+    for name in archives:
         if name in received.archives and not wanted.repair:
-            continue
-        outcome.archives.append(name)
-        extracted = _clips(source, name, wanted, remote, progress)
-        _add(outcome.extracted, extracted)
-        write_clip_digests(
-            wanted.root, source.folder, {**read_clip_digests(wanted.root, source.folder), **extracted.sha256}
-        )
-        received = replace(received, archives={**received.archives, name: remote.files[name]})
-        received.write(wanted.root, source.folder)
-        if wanted.remove_archives:
+            outcome.extracted.refused |= received.refused.get(name, {})
+        else:
+            received = _clips(source, name, received, wanted, remote, progress, outcome)
+        if wanted.remove_archives and name in received.archives:
             (wanted.root / name).unlink(missing_ok=True)
+    if archives:
+        _forget_others(received, archives).write(wanted.root, source.folder)
     return outcome
 
 
 def _texts(source: Source, wanted: Wanted, remote: Remote, progress: Progress) -> Received:
-    """Fetch the split files, and note them; clips of another commit are no longer counted as there."""
+    """Fetch the split files, and note them; clips of an archive that has changed are no longer counted as there."""
     texts = {name: _sha256(_fetch(name, wanted, remote, progress)) for name in remote.texts_of(source)}
     before = Received.read(wanted.root, source.folder)
-    archives = before.archives if before else {}
-    unchanged = {name: size for name, size in archives.items() if remote.files.get(name) == size}
-    received = Received(HUB_REPOSITORY, remote.commit, texts, unchanged, wanted.revision)
+    received = Received(
+        HUB_REPOSITORY,
+        remote.commit,
+        texts,
+        _unchanged(before, remote),
+        wanted.revision,
+        _marks(before, remote),
+        before.refused if before else {},
+    )
     received.write(wanted.root, source.folder)
     return received
 
 
-def _clips(source: Source, name: str, wanted: Wanted, remote: Remote, progress: Progress) -> Extracted:
-    archive, size = _fetch_archive(name, wanted, remote, progress), remote.files[name]
-    return extract_clips(
+def _clips(
+    source: Source, name: str, received: Received, wanted: Wanted, remote: Remote, progress: Progress, outcome: Outcome
+) -> Received:
+    """Fetch one archive and extract it. The note claims it when its clips are there."""
+    outcome.archives.append(name)
+    archive, root = _fetch_archive(name, wanted, remote, progress), wanted.root
+    replacing = wanted.repair or _is_outdated(received, remote)
+    received = _begun(received, name, remote)
+    received.write(root, source.folder)
+    extracted = extract_clips(
         archive,
-        wanted.root / source.folder / "video",
-        replace=wanted.repair,
-        on_bytes=lambda done: progress.extracting(name, done, size),
+        root / source.folder / "video",
+        replace=replacing,
+        on_bytes=lambda done: progress.extracting(name, done, remote.files[name]),
+    )
+    _add(outcome.extracted, extracted)
+    write_clip_digests(root, source.folder, {**read_clip_digests(root, source.folder), **extracted.sha256})
+    if not extracted.sha256:
+        outcome.without_clips.append(name)
+        return received
+    received = replace(
+        received,
+        archives={**received.archives, name: remote.files[name]},
+        archive_sha256={**received.archive_sha256, name: remote.mark(name)},
+        refused={**received.refused, name: extracted.refused},
+    )
+    received.write(root, source.folder)
+    return received
+
+
+def _marks(received: Received | None, remote: Remote) -> dict[str, str]:
+    """Archive -> the content that its clips came from; an older note knows it by its commit alone."""
+    if received is None:
+        return {}
+    old = {name: remote.mark(name) if received.commit == remote.commit else "" for name in received.archives}
+    return {**old, **received.archive_sha256}
+
+
+def _unchanged(received: Received | None, remote: Remote) -> dict[str, int]:
+    """Archives that are noted as extracted, and have the same content on the Hub."""
+    marks, sizes = _marks(received, remote), received.archives if received else {}
+    return {
+        name: size
+        for name, size in sizes.items()
+        if remote.files.get(name) == size and marks[name] == remote.mark(name)
+    }
+
+
+def _is_outdated(received: Received, remote: Remote) -> bool:
+    """Whether clips may be there that are not as in the archives of now."""
+    return any(mark != remote.mark(name) for name, mark in received.archive_sha256.items())
+
+
+def _begun(received: Received, name: str, remote: Remote) -> Received:
+    """What is true while an archive is extracted, whenever that is interrupted."""
+    mark = remote.mark(name)
+    mark = mark if received.archive_sha256.get(name, mark) == mark else ""
+    return replace(received, archive_sha256={**received.archive_sha256, name: mark})
+
+
+def _forget_others(received: Received, archives: Sequence[str]) -> Received:
+    """Archives that the Hub no longer holds: once the new ones are extracted, no clip is known to be theirs."""
+    return replace(
+        received,
+        archives={name: size for name, size in received.archives.items() if name in archives},
+        archive_sha256={name: mark for name, mark in received.archive_sha256.items() if name in archives},
+        refused={name: why for name, why in received.refused.items() if name in archives and why},
     )
 
 
@@ -238,7 +307,7 @@ def _fetch_rest(opened: BinaryIO, name: str, remote: Remote, progress: Progress)
 
 def _part(root: Path, name: str, remote: Remote) -> Path:
     """What came so far of an archive; content decides the name, so that parts of two revisions do not mix."""
-    return root / NOTES / "parts" / f"{remote.sha256.get(name, remote.commit)[:16]}-{PurePosixPath(name).name}"
+    return root / NOTES / "parts" / f"{remote.mark(name)[:16]}-{PurePosixPath(name).name}"
 
 
 def _is_as_on_hub(path: Path, name: str, remote: Remote) -> bool:
@@ -262,7 +331,8 @@ def needed_bytes(wanted: Wanted, remote: Remote) -> tuple[int, int]:
     for source in (SOURCES[name] for name in wanted.datasets):
         received = Received.read(wanted.root, source.folder)
         archives = [] if wanted.texts_only else remote.archives_of(source)
-        open_ones = [name for name in archives if wanted.repair or not received or name not in received.archives]
+        done = _unchanged(received, remote)
+        open_ones = [name for name in archives if wanted.repair or name not in done]
         missing = [name for name in (*remote.texts_of(source), *open_ones) if not (wanted.root / name).is_file()]
         fetch += sum(remote.files[name] for name in missing)
         clips += 0 if wanted.repair else int(GROWTH * sum(remote.files[name] for name in open_ones))

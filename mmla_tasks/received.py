@@ -29,6 +29,16 @@ class Received:
     """Archive, from the data root, whose clips are all there -> its bytes."""
     revision: str | None = None
     """As asked for, such as a branch; `commit` is what it was at that time."""
+    archive_sha256: Mapping[str, str] = field(default_factory=dict)
+    """Archive some or all of whose clips are there -> its SHA-256, or the commit where the Hub tells none; empty where
+    clips of several contents may be mixed, since an extraction did not end."""
+    refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Archive -> member that was left out -> why."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an extraction began and did not end, or the archive has changed since."""
+        return any(name not in self.archives for name in self.archive_sha256)
 
     @classmethod
     def read(cls, root: Path, dataset: str) -> Received | None:
@@ -53,6 +63,8 @@ class Received:
             _mapping(str, note.get("texts", {})),
             _mapping(int, note.get("archives", {})),
             None if revision is None else _as(str, revision),
+            _mapping(str, note.get("archive_sha256", {})),
+            {name: _mapping(str, why) for name, why in _mapping(dict, note.get("refused", {})).items()},
         )
 
     def write(self, root: Path, dataset: str) -> None:

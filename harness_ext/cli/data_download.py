@@ -2,7 +2,7 @@
 
 Without names all twelve datasets are fetched (about 50 GB; the texts alone are a few MB). The command can be
 interrupted at any point and repeated: it goes on where it stopped. Exit status: 0 everything is there, 1 an archive
-held members that were left out (each is listed), 2 it could not be done.
+held no clip, or members that were left out (each is listed, and again when repeated), 2 it could not be done.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     try:
         for outcome in download(wanted, remote, _progress()):
             print("\n".join(_lines(outcome)), flush=True)
-            odd += len(outcome.extracted.refused) + len(outcome.extracted.differs)
+            odd += len(outcome.extracted.refused) + len(outcome.extracted.differs) + len(outcome.without_clips)
     except KeyboardInterrupt as error:
         error.add_note("the same command goes on where it stopped")
         raise
@@ -90,6 +90,7 @@ def _plan(wanted: Wanted, remote: Remote) -> str:
 
 
 def _lines(outcome: Outcome) -> list[str]:
+    from mmla_tasks.documents import CLIP_SUFFIXES
     from mmla_tasks.sources import SOURCES
 
     out, source = outcome.extracted, SOURCES[outcome.dataset]
@@ -97,6 +98,9 @@ def _lines(outcome: Outcome) -> list[str]:
     if not outcome.archives:
         came = "nothing new" if source.videos_published else f"clips are not published: {source.next_step_for_videos}"
     lines = [f"{outcome.dataset:<17} {outcome.texts} texts   {came}"]
+    lines += _listed(
+        f"holds no clip ({', '.join(CLIP_SUFFIXES)}); --data_revision names another commit", outcome.without_clips
+    )
     lines += _listed("left out", [f"{member[:200]}: {why}" for member, why in out.refused.items()])
     lines += _listed("kept as it was, though the archive's has another size (--repair replaces it)", out.differs)
     return lines

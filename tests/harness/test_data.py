@@ -132,6 +132,81 @@ def test_a_newer_commit_replaces_what_changed(hub, mmla, tmp_path):
     assert json.loads((tmp_path / ".mmla" / "MELD.json").read_text())["commit"] == "f" * 40
 
 
+def of_commit(hub: DatasetHub, commit: str, clips: dict[str, bytes], mode: str = "w:") -> None:
+    hub.commit = commit * 40
+    hub.files["MELD/MELD_video.tar.gz"] = packed(clips, mode)
+
+
+def test_a_newer_archive_of_the_same_size_replaces_its_clips(hub, mmla, tmp_path):
+    clip = tmp_path / "MELD" / "video" / "MELD_test_0.mp4"
+    of_commit(hub, "a", {"MELD_test_0.mp4": b"old"})
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    of_commit(hub, "b", {"MELD_test_0.mp4": b"new"})
+    ran = mmla("data", "download", "MELD", "--texts_only", "--data_dir", tmp_path)
+    assert ran.status == 0 and clip.read_bytes() == b"old"
+    note = json.loads((tmp_path / ".mmla" / "MELD.json").read_text())
+    assert note["commit"] == "b" * 40 and not note["archives"], "its clips are not there yet"
+    assert "mmla data download MELD" in mmla("data", "status", "MELD", "--data_dir", tmp_path).out
+    ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
+    assert ran.status == 0 and "1 clips extracted" in ran.out and clip.read_bytes() == b"new"
+    note = json.loads((tmp_path / ".mmla" / "MELD.json").read_text())
+    assert note["archive_sha256"] == {
+        "MELD/MELD_video.tar.gz": hashlib.sha256(hub.files["MELD/MELD_video.tar.gz"]).hexdigest()
+    }
+    assert "nothing new" in mmla("data", "download", "MELD", "--data_dir", tmp_path).out
+
+
+def test_a_newer_archive_of_another_size_replaces_clips_of_the_same_size(hub, mmla, tmp_path):
+    clip = tmp_path / "MELD" / "video" / "MELD_test_0.mp4"
+    of_commit(hub, "a", {"MELD_test_0.mp4": b"old"})
+    assert mmla("data", "download", "MELD", "--remove_archives", "--data_dir", tmp_path).status == 0
+    of_commit(hub, "b", {"MELD_test_0.mp4": b"new", "MELD_test_1.mp4": bytes(99_999)})
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    assert clip.read_bytes() == b"new"
+
+
+def test_an_extraction_that_was_killed_is_gone_on_with_at_a_newer_commit(hub, mmla, tmp_path, monkeypatch):
+    from harness_ext import downloads
+
+    def killed(archive, into, **options):
+        extract(archive, into, **options)
+        raise KeyboardInterrupt
+
+    clip, extract = tmp_path / "MELD" / "video" / "MELD_test_0.mp4", downloads.extract_clips
+    for commit, content in (("a", b"old"), ("b", b"mid"), ("a", b"old")):
+        of_commit(hub, commit, {"MELD_test_0.mp4": content})
+        with monkeypatch.context() as patch:
+            patch.setattr(downloads, "extract_clips", killed)
+            assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 130
+        assert clip.read_bytes() == content
+    of_commit(hub, "b", {"MELD_test_0.mp4": b"new"})
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    assert clip.read_bytes() == b"new"
+
+
+def test_an_archive_of_another_name_replaces_the_clips_of_the_old_one(hub, mmla, tmp_path):
+    of_commit(hub, "a", {"MELD_test_0.mp4": b"old"})
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    del hub.files["MELD/MELD_video.tar.gz"]
+    hub.commit, hub.files["MELD/MELD_videos.tar"] = "b" * 40, packed({"MELD_test_0.mp4": b"new"}, "w:")
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    assert (tmp_path / "MELD" / "video" / "MELD_test_0.mp4").read_bytes() == b"new"
+    assert list(json.loads((tmp_path / ".mmla" / "MELD.json").read_text())["archives"]) == ["MELD/MELD_videos.tar"]
+
+
+def test_a_note_without_digests_is_trusted_for_its_own_commit_only(hub, mmla, tmp_path):
+    of_commit(hub, "a", {"MELD_test_0.mp4": b"old"})
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    file = tmp_path / ".mmla" / "MELD.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "archive_sha256"}))
+    old = file.read_text()
+    assert "nothing new" in mmla("data", "download", "MELD", "--data_dir", tmp_path).out
+    file.write_text(old)
+    of_commit(hub, "b", {"MELD_test_0.mp4": b"new"})
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    assert (tmp_path / "MELD" / "video" / "MELD_test_0.mp4").read_bytes() == b"new"
+
+
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
@@ -175,6 +250,15 @@ def test_an_archive_with_odd_members_is_extracted_and_they_are_named(hub, mmla, 
     ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
     assert ran.status == 1 and "b/MELD_test_0.mp4: the archive holds this name before" in ran.out
     assert (tmp_path / "MELD" / "video" / "MELD_test_0.mp4").read_bytes() == b"one"
+    again = mmla("data", "download", "MELD", "--data_dir", tmp_path)
+    assert again.status == 1 and "nothing new" in again.out and "this name before" in again.out
+
+
+def test_an_archive_without_a_clip_is_told_each_time(hub, mmla, tmp_path):
+    hub.files["MELD/MELD_video.tar.gz"] = packed({"MELD/readme.txt": b"see elsewhere"})
+    for _ in range(2):
+        ran = mmla("data", "download", "MELD", "--remove_archives", "--data_dir", tmp_path)
+        assert ran.status == 1 and "holds no clip (.mp4" in ran.out and "MELD/MELD_video.tar.gz" in ran.out
 
 
 def test_status_counts_and_says_what_next(mmla, real_texts):
