@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from harness_ext.holdings import clip_bytes
 from mmla_tasks.archives import ARCHIVE_SUFFIXES, Extracted, extract_clips, is_archive
 from mmla_tasks.documents import squeezed
 from mmla_tasks.errors import DataError, UsageError, suggest
@@ -325,33 +326,85 @@ def _add(total: Extracted, part: Extracted) -> None:
     total.refused |= part.refused
 
 
-def needed_bytes(wanted: Wanted, remote: Remote) -> tuple[int, int]:
-    """Bytes still to fetch, and bytes of the clips still to extract."""
-    fetch = clips = 0
+@dataclass
+class Needed:
+    """Bytes that a download takes on one disk, or on all."""
+
+    fetch: int = 0
+    """Still to fetch."""
+    clips: int = 0
+    """Of clips still to extract."""
+    taken: int = 0
+    """At the end; below zero where removed archives free more than comes."""
+    peak: int = 0
+    """At most, on the way."""
+
+    def take(self, fetch: int, clips: int = 0) -> None:
+        """Add what comes."""
+        self.fetch, self.clips, self.taken = self.fetch + fetch, self.clips + clips, self.taken + fetch + clips
+        self.peak = max(self.peak, self.taken)
+
+
+def needed_bytes(wanted: Wanted, remote: Remote) -> Needed:
+    """What is still to fetch and to extract, in the order in which it happens."""
+    needed = Needed()
     for source in (SOURCES[name] for name in wanted.datasets):
-        received = Received.read(wanted.root, source.folder)
-        archives = [] if wanted.texts_only else remote.archives_of(source)
-        done = _unchanged(received, remote)
-        open_ones = [name for name in archives if wanted.repair or name not in done]
-        missing = [name for name in (*remote.texts_of(source), *open_ones) if not (wanted.root / name).is_file()]
-        fetch += sum(remote.files[name] for name in missing)
-        clips += 0 if wanted.repair else int(GROWTH * sum(remote.files[name] for name in open_ones))
-        parts = [part for name in missing if (part := _part(wanted.root, name, remote)).is_file()]
-        fetch -= sum(part.stat().st_size for part in parts)
-    return max(fetch, 0), clips
+        _need(needed, source, wanted, remote)
+    return needed
+
+
+def _need(needed: Needed, source: Source, wanted: Wanted, remote: Remote) -> None:
+    received = Received.read(wanted.root, source.folder)
+    marks, done = _marks(received, remote), {} if wanted.repair else _unchanged(received, remote)
+    needed.take(sum(_to_fetch(name, marks, wanted, remote) for name in remote.texts_of(source)))
+    spare = clip_bytes(wanted.root / source.folder / "video") - sum(done.values())  # of an extraction that was killed
+    for name in [] if wanted.texts_only else remote.archives_of(source):
+        if name not in done:
+            unpacked = int((1 if wanted.repair else GROWTH) * remote.files[name])
+            there = min(max(spare, 0), unpacked)
+            needed.take(_to_fetch(name, marks, wanted, remote), unpacked - there)
+            spare -= there
+            freed = remote.files[name]
+        else:
+            freed = _bytes_of(wanted.root / name)
+        needed.taken -= freed if wanted.remove_archives else 0
+
+
+def _to_fetch(name: str, marks: Mapping[str, str], wanted: Wanted, remote: Remote) -> int:
+    """Bytes of a file that are not there; sizes and notes tell, since digests of all archives would take minutes."""
+    size, same = remote.files[name], marks.get(name, remote.mark(name)) == remote.mark(name)
+    if same and _bytes_of(wanted.root / name) == size:
+        return 0
+    return max(size - _bytes_of(_part(wanted.root, name, remote)), 0)
+
+
+def _bytes_of(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _check_space(wanted: Wanted, remote: Remote) -> None:
-    fetch, clips = needed_bytes(wanted, remote)
-    free = shutil.disk_usage(wanted.root).free
-    if fetch + clips > free:
-        raise DataError(
-            f"there is no room for {len(wanted.datasets)} datasets in {wanted.root}",
-            needed=f"{_size(fetch)} to fetch, {_size(clips)} of clips",
-            free=_size(free),
-            next="name another disk with --data_dir, fewer datasets, or --texts_only; --remove_archives frees space "
-            "after each dataset",
-        )
+    for folder, datasets in _by_disk(wanted).items():
+        needed, free = needed_bytes(replace(wanted, datasets=datasets), remote), shutil.disk_usage(folder).free
+        if needed.peak > free:
+            freeing = "" if wanted.remove_archives else "; --remove_archives frees space after each dataset"
+            raise DataError(
+                f"there is no room for {len(datasets)} datasets in {folder}",
+                needed=f"{_size(needed.fetch)} to fetch, {_size(needed.clips)} of clips"
+                + (f"; {_size(needed.peak)} at a time" if wanted.remove_archives else ""),
+                free=_size(free),
+                next=f"name another disk with --data_dir, fewer datasets, or --texts_only{freeing}",
+            )
+
+
+def _by_disk(wanted: Wanted) -> dict[Path, list[str]]:
+    """A folder on each disk -> the datasets there: a dataset's folder may be a link."""
+    named = {wanted.root.stat().st_dev: wanted.root}
+    there: dict[Path, list[str]] = {}
+    for dataset in wanted.datasets:
+        folder = wanted.root / dataset
+        disk = (folder if folder.is_dir() else wanted.root).stat().st_dev
+        there.setdefault(named.setdefault(disk, folder), []).append(dataset)
+    return there
 
 
 def _size(count: int) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from harness_ext.caches import bytes_below
 from harness_ext.catalogue import Catalogue
 from mmla_tasks.documents import CLIP_SUFFIXES, Dataset, Split
 from mmla_tasks.errors import DataError
@@ -67,7 +67,7 @@ def holding(root: Path, dataset: str) -> Holding:
     files = Dataset.in_folder(root / dataset, dataset)
     splits = {name: _split(files, name) for name in SPLITS}
     received = Received.read(root, dataset)
-    bare = Holding(dataset, splits, _clip_bytes(files.clips), source.licence, received.commit if received else None, "")
+    bare = Holding(dataset, splits, clip_bytes(files.clips), source.licence, received.commit if received else None, "")
     return Holding(**{**bare.__dict__, "next_step": _next_step(bare, source, received)})
 
 
@@ -99,14 +99,9 @@ def _configs() -> dict[str, Mapping[str, Any]]:
     return {str(file.config["dataset"]): file.config for file in files if not file.is_group}
 
 
-def _clip_bytes(folder: Path) -> int:
-    """Clips, and the files that segments lie in."""
-    return sum(
-        os.stat(os.path.join(parent, name)).st_size
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name.casefold().endswith(CLIP_SUFFIXES)
-    )
+def clip_bytes(folder: Path) -> int:
+    """Bytes of clips, and of the files that segments lie in."""
+    return bytes_below(folder, lambda name: name.casefold().endswith(CLIP_SUFFIXES))
 
 
 def _next_step(holding: Holding, source: Source, received: Received | None) -> str:

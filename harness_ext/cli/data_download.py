@@ -81,11 +81,11 @@ def _plan(wanted: Wanted, remote: Remote) -> str:
     from harness_ext.downloads import needed_bytes
     from mmla_tasks.sources import HUB_REPOSITORY
 
-    fetch, clips = needed_bytes(wanted, remote)
+    needed = needed_bytes(wanted, remote)
     free = shutil.disk_usage(wanted.root).free
     return (
         f"{HUB_REPOSITORY} @ {remote.commit[:7]}   into {wanted.root}\n"
-        f"{decimal(fetch)} to fetch, {decimal(clips)} of clips to extract, {decimal(free)} free"
+        f"{decimal(needed.fetch)} to fetch, {decimal(needed.clips)} of clips to extract, {decimal(free)} free"
     )
 
 

@@ -244,6 +244,55 @@ def test_too_small_a_disk_is_told_before_anything_is_fetched(hub, mmla, tmp_path
     assert not (tmp_path / "MELD").exists()
 
 
+def needed(root: Path, hub: DatasetHub, *datasets: str, **options: bool):
+    from harness_ext.downloads import Wanted, look_up, needed_bytes
+
+    return needed_bytes(Wanted(datasets, root, **options), look_up(None))
+
+
+def test_clips_that_are_there_need_no_room_again(hub, mmla, tmp_path, monkeypatch):
+    from harness_ext import downloads
+
+    def killed(archive, into, **options):
+        extract(archive, into, **options)
+        (into / "MELD_test_0.mp4").unlink()
+        raise KeyboardInterrupt
+
+    extract = downloads.extract_clips
+    at_first = needed(tmp_path, hub, "MELD")
+    with monkeypatch.context() as patch:
+        patch.setattr(downloads, "extract_clips", killed)
+        assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 130
+    left = needed(tmp_path, hub, "MELD")
+    assert left.fetch == 0 and left.clips == left.peak == at_first.clips - 5 * 3_012
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=left.peak))
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    assert needed(tmp_path, hub, "MELD").peak == 0
+    whole = needed(tmp_path, hub, "MELD", repair=True).peak
+    (tmp_path / "MELD" / "video" / "MELD_test_0.mp4").unlink()
+    assert needed(tmp_path, hub, "MELD", repair=True).peak == whole + 3_012
+
+
+def test_removed_archives_make_room_for_the_next_dataset(hub, mmla, tmp_path, monkeypatch):
+    together, in_turn = (needed(tmp_path, hub, *ARCHIVES, remove_archives=remove) for remove in (False, True))
+    assert together.peak == together.fetch + together.clips == in_turn.fetch + in_turn.clips
+    archives = [len(hub.files[f"{folder}/{name}"]) for folder, name in ARCHIVES.items()]
+    assert in_turn.peak == together.peak - sum(archives[:-1])
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=in_turn.peak))
+    ran = mmla("data", "download", *ARCHIVES, "--data_dir", tmp_path)
+    assert ran.status == 2 and "--remove_archives frees space" in ran.err
+    assert mmla("data", "download", *ARCHIVES, "--remove_archives", "--data_dir", tmp_path).status == 0
+
+
+def test_archives_that_were_received_before_go_when_asked(hub, mmla, tmp_path):
+    archive = tmp_path / "MELD" / "MELD_video.tar.gz"
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0 and archive.exists()
+    ran = mmla("data", "download", "MELD", "--remove_archives", "--data_dir", tmp_path)
+    assert ran.status == 0 and "nothing new" in ran.out and not archive.exists()
+
+
 def test_an_archive_with_odd_members_is_extracted_and_they_are_named(hub, mmla, tmp_path):
     clips = {"a/MELD_test_0.mp4": b"one", "b/MELD_test_0.mp4": b"two", "b/MELD_test_1.mp4": b"three"}
     hub.files["MELD/MELD_video.tar.gz"] = packed(clips)
@@ -434,3 +483,19 @@ def test_an_older_note_can_be_read_and_so_can_a_newer_one(tmp_path):
         note_of(tmp_path, "MELD").write_text(json.dumps(note | more))
         read = Received.read(tmp_path, "MELD")
         assert read and read.archives == {"MELD/a.zip": 3} and read.revision is None
+
+
+def test_links_that_lead_nowhere_and_files_that_go_count_nothing(mmla, tmp_path, monkeypatch):
+    from harness_ext.caches import bytes_below
+
+    video = tmp_path / "MELD" / "video"
+    video.mkdir(parents=True)
+    (video / "MELD_test_0.mp4").symlink_to(tmp_path / "gone.mp4")
+    (video / "MELD_test_1.mp4").write_bytes(b"clip")
+    (video / "MELD_test_2.txt").write_bytes(b"text")
+    (tmp_path / "MELD" / "test.tsv").write_text("id\ttext\tlabel\ntest_0\tHi.\tjoy\n")
+    ran = mmla("data", "status", "MELD", "--data_dir", tmp_path)
+    assert ran.status == 0 and "4 bytes" in ran.out
+    assert mmla("data", "verify", "MELD", "--data_dir", tmp_path).status == 1
+    monkeypatch.setattr(os, "walk", lambda path: [(str(video), [], ["evicted.mp4", "MELD_test_1.mp4"])])
+    assert bytes_below(video) == 4
