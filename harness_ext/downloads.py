@@ -8,19 +8,20 @@ data (`mmla_tasks.received`), so that a repeated command does only what is left.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from harness_ext.holdings import clip_bytes
-from mmla_tasks.archives import ARCHIVE_SUFFIXES, Extracted, extract_clips, is_archive
+from mmla_tasks.archives import ARCHIVE_SUFFIXES, Extracted, disk_faults, extract_clips, is_archive
 from mmla_tasks.documents import squeezed
 from mmla_tasks.errors import DataError, UsageError, suggest
 from mmla_tasks.received import NOTES, Received, read_clip_digests, write_clip_digests
@@ -28,6 +29,13 @@ from mmla_tasks.sources import HUB_REPOSITORY, SOURCES, SPLITS, Source
 
 GROWTH = 1.03
 """Bytes of clips for each byte of an archive, for the check of disk space: video hardly shrinks."""
+
+DISK_ERRNOS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV,
+    errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG,
+    errno.ESTALE,
+}  # fmt: skip
+"""What a disk answers, and no network."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +143,21 @@ def download(wanted: Wanted, remote: Remote, progress: Progress | None = None) -
     """Fetch texts and clips, dataset by dataset.
 
     Raises:
-        DataError: No room, no network, a broken or hostile archive. What is there stays, and the same command goes on.
+        DataError: No room, a disk that takes nothing, no network, a broken or hostile archive. What is there stays,
+            and the same command goes on.
     """
     progress = progress or Progress()
-    _check_space(wanted, remote)
+    with _disk_faults(wanted.root):
+        _check_space(wanted, remote)
     for dataset in wanted.datasets:
-        with _alone(wanted.root, dataset, progress):
-            yield _download(SOURCES[dataset], wanted, remote, progress)
+        with _disk_faults(wanted.root, dataset), _alone(wanted.root, dataset, progress):
+            outcome = _download(SOURCES[dataset], wanted, remote, progress)
+        yield outcome
+
+
+def _disk_faults(root: Path, dataset: str | None = None) -> AbstractContextManager[None]:
+    what = f"{dataset} cannot be written" if dataset else "the data root cannot be read"
+    return disk_faults(root / (dataset or ""), what)
 
 
 def _download(source: Source, wanted: Wanted, remote: Remote, progress: Progress) -> Outcome:
@@ -267,11 +283,15 @@ def _fetch_archive(name: str, wanted: Wanted, remote: Remote, progress: Progress
     """Fetch what is missing of an archive; it has its name only when it is whole and what the Hub says it is.
 
     Raises:
-        DataError: No network, or what came is something else.
+        DataError: No network, or what came is something else, or a folder has the archive's name.
     """
     path, part = wanted.root / name, _part(wanted.root, name, remote)
     if _is_as_on_hub(path, name, remote):
         return path
+    if path.is_dir():
+        raise DataError(
+            "a folder has the name of an archive", folder=path, next="move it away, then run the same command again"
+        )
     part.parent.mkdir(parents=True, exist_ok=True)
     with _hub_faults(wanted.revision, name), part.open("ab") as opened:
         _fetch_rest(opened, name, remote, progress)
@@ -307,8 +327,14 @@ def _fetch_rest(opened: BinaryIO, name: str, remote: Remote, progress: Progress)
 
 
 def _part(root: Path, name: str, remote: Remote) -> Path:
-    """What came so far of an archive; content decides the name, so that parts of two revisions do not mix."""
-    return root / NOTES / "parts" / f"{remote.mark(name)[:16]}-{PurePosixPath(name).name}"
+    """What came so far of an archive; content decides the name, so that parts of two revisions do not mix.
+
+    It lies on the disk of the archive, for there it is renamed: a dataset's folder may be a link to another disk.
+    """
+    folder, dataset = root / NOTES, (root / name).parent
+    if dataset.is_dir() and dataset.stat().st_dev != (folder if folder.is_dir() else root).stat().st_dev:
+        folder = dataset / NOTES
+    return folder / "parts" / f"{remote.mark(name)[:16]}-{PurePosixPath(name).name}"
 
 
 def _is_as_on_hub(path: Path, name: str, remote: Remote) -> bool:
@@ -348,8 +374,9 @@ class Needed:
 def needed_bytes(wanted: Wanted, remote: Remote) -> Needed:
     """What is still to fetch and to extract, in the order in which it happens."""
     needed = Needed()
-    for source in (SOURCES[name] for name in wanted.datasets):
-        _need(needed, source, wanted, remote)
+    with _disk_faults(wanted.root):
+        for dataset in wanted.datasets:
+            _need(needed, SOURCES[dataset], wanted, remote)
     return needed
 
 
@@ -388,7 +415,7 @@ def _check_space(wanted: Wanted, remote: Remote) -> None:
         if needed.peak > free:
             freeing = "" if wanted.remove_archives else "; --remove_archives frees space after each dataset"
             raise DataError(
-                f"there is no room for {len(datasets)} datasets in {folder}",
+                f"there is no room for {len(datasets)} dataset{'s' * (len(datasets) > 1)} in {folder}",
                 needed=f"{_size(needed.fetch)} to fetch, {_size(needed.clips)} of clips"
                 + (f"; {_size(needed.peak)} at a time" if wanted.remove_archives else ""),
                 free=_size(free),
@@ -479,6 +506,8 @@ def _hub_faults(revision: str | None, file: str | None = None) -> Iterator[None]
             ) from None
         raise _unreachable(error, file) from None
     except (errors.HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
+            raise
         raise _unreachable(error, file) from None
     except Exception as error:  # the HTTP client's own tree, which has changed from release to release
         if type(error).__module__.partition(".")[0] in (

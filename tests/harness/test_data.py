@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -499,3 +501,60 @@ def test_links_that_lead_nowhere_and_files_that_go_count_nothing(mmla, tmp_path,
     assert mmla("data", "verify", "MELD", "--data_dir", tmp_path).status == 1
     monkeypatch.setattr(os, "walk", lambda path: [(str(video), [], ["evicted.mp4", "MELD_test_1.mp4"])])
     assert bytes_below(video) == 4
+
+
+def blocked_by(root: Path, what: str) -> Path:
+    """Put something where the download wants to write."""
+    if what == "an archive's name":
+        (root / "MELD" / "MELD_video.tar.gz").mkdir(parents=True)
+        return root / "MELD" / "MELD_video.tar.gz"
+    if what == "a clip's name":
+        (root / "MELD" / "video" / "MELD_test_0.mp4").mkdir(parents=True)
+        return root / "MELD" / "video" / "MELD_test_0.mp4"
+    file = {"notes": root / ".mmla", "dataset": root / "MELD", "clips": root / "MELD" / "video"}[what]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("a file")
+    return file
+
+
+@pytest.mark.parametrize("what", ["notes", "dataset", "clips", "an archive's name", "a clip's name"])
+def test_what_stands_in_the_way_is_named(hub, mmla, tmp_path, what):
+    named = blocked_by(tmp_path, what)
+    for flags in ((), ("--repair",), ("--remove_archives",)):
+        ran = mmla("data", "download", "MELD", *flags, "--data_dir", tmp_path)
+        assert ran.status == 2 and str(named) in ran.err and "next" in ran.err, ran.err
+        assert "the Hub" not in ran.err
+    assert mmla("data", "status", "MELD", "--data_dir", tmp_path).status == 0
+    named.unlink() if named.is_file() else named.rmdir()
+    ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
+    assert ran.status == 0 and len(list((tmp_path / "MELD" / "video").iterdir())) == 6
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("step", ["http_get", "hf_hub_download", "mkdir"])
+def test_a_disk_that_takes_nothing_is_not_the_network(hub, mmla, tmp_path, monkeypatch, number, step):
+    import huggingface_hub
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path / "MELD" / "x"))
+
+    owner = {"http_get": huggingface_hub.file_download, "hf_hub_download": huggingface_hub, "mkdir": Path}[step]
+    (tmp_path / "root").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, fails if step != "mkdir" else lambda *_, **__: fails())
+        patch.setattr("harness_ext.cli.data_download.data_folder", lambda *_, **__: tmp_path / "root")
+        ran = mmla("data", "download", "MELD")
+    assert ran.status == 2 and "MELD cannot be written" in ran.err and os.strerror(number) in ran.err, ran.err
+    assert "the Hub" not in ran.err and "run the same command again" in ran.err
+
+
+def test_a_dataset_on_another_disk(hub, mmla, tmp_path):
+    """Its folder is a link; the archive's part must lie where it is renamed."""
+    shm = Path("/dev/shm")
+    if not os.access(shm, os.W_OK) or shm.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second disk here")
+    with tempfile.TemporaryDirectory(dir=shm) as elsewhere:
+        (tmp_path / "MELD").symlink_to(elsewhere)
+        ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
+        assert ran.status == 0 and "6 clips extracted" in ran.out, ran.err
+        assert len(list(Path(elsewhere, "video").iterdir())) == 6
