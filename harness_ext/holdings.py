@@ -30,6 +30,11 @@ class SplitHolding:
     fault: str | None = None
     """Why a file that is there cannot be read."""
 
+    @property
+    def is_off(self) -> bool:
+        """Whether it is missing, unreadable, or has other rows than the released file."""
+        return self.rows is None or self.known_rows not in (None, self.rows)
+
 
 @dataclass(frozen=True)
 class Holding:
@@ -105,16 +110,26 @@ def clip_bytes(folder: Path) -> int:
 
 
 def _next_step(holding: Holding, source: Source, received: Received | None) -> str:
-    command = f"mmla data download {source.folder}"
     if any(split.fault for split in holding.splits.values()):
         return f"mmla data verify {source.folder}"
-    if not holding.texts or (received and holding.texts < len(received.texts)):
-        return command if source.videos_published else f"{command}; then {source.next_step_for_videos}"
-    if holding.clips == holding.rows:
-        return ""
+    whole_texts = not any(split.is_off for split in holding.splits.values())
+    whole_clips = holding.clips == holding.rows > 0 and not (received and received.unfinished)
+    if whole_clips:
+        return "" if whole_texts else _download(source)
+    step = _step_for_clips(source, received)
+    return step if whole_texts or source.videos_published else f"{_download(source)}; then {step}"
+
+
+def _step_for_clips(source: Source, received: Received | None) -> str:
+    """What brings clips that are missing; where they are published, it brings texts too."""
     if not source.videos_published:
         return source.next_step_for_videos
-    return f"{command} --repair" if received and received.archives else command
+    extracted = received and received.archives and not received.unfinished
+    return f"{_download(source)} --repair" if extracted else _download(source)
+
+
+def _download(source: Source) -> str:
+    return f"mmla data download {source.folder}"
 
 
 # ── verify ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,7 +175,7 @@ def verified(root: Path, dataset: str, on_clip: Callable[[str, int, int], None] 
         if bad:
             first = Path(bad[0]["path"]).name
             why = f"{len(bad):,} of {len(clips):,} clips of {name} are missing or empty, first: {first}"
-            yield Fault(dataset, why, _next_step(holding(root, dataset), source, received))
+            yield Fault(dataset, why, _step_for_clips(source, received))
     yield from _clip_faults(root, dataset, sorted(wanted), on_clip)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -558,3 +559,42 @@ def test_a_dataset_on_another_disk(hub, mmla, tmp_path):
         ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)
         assert ran.status == 0 and "6 clips extracted" in ran.out, ran.err
         assert len(list(Path(elsewhere, "video").iterdir())) == 6
+
+
+def meld_of(root: Path, **rows: int) -> None:
+    """MELD with so many rows a split, each with its clip."""
+    (root / "MELD" / "video").mkdir(parents=True, exist_ok=True)
+    for split, count in rows.items():
+        lines = [f"{split}_{n}\tHi.\tjoy" for n in range(count)]
+        (root / "MELD" / f"{split}.tsv").write_text("\n".join(["id\ttext\tlabel", *lines]))
+        for n in range(count):
+            (root / "MELD" / "video" / f"MELD_{split}_{n}.mp4").write_bytes(b"clip")
+
+
+def test_all_is_there_only_when_no_split_is_missing_or_short(mmla, tmp_path, monkeypatch):
+    known = dataclasses.replace(SOURCES["MELD"], rows={"train": 2, "dev": None, "test": 1})
+    monkeypatch.setitem(SOURCES, "MELD", known)
+    for rows, whole in (
+        ({"test": 1}, False),
+        ({"train": 1, "dev": 1}, False),
+        ({"train": 2}, True),
+        ({"train": 3}, False),
+    ):
+        meld_of(tmp_path, **rows)
+        told = mmla("data", "status", "MELD", "--data_dir", tmp_path).out
+        assert ("all texts and clips are there" in told) == whole, told
+        assert (f"mmla data download MELD --data_dir {tmp_path}" in told) == (not whole), told
+
+
+def test_each_fault_stands_with_what_mends_it(hub, mmla, tmp_path):
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    (tmp_path / "MELD" / "dev.tsv").write_text("no table")
+    (tmp_path / "MELD" / "video" / "MELD_test_0.mp4").unlink()
+    told = mmla("data", "verify", "MELD", "--data_dir", tmp_path).out.splitlines()
+    at = next(n for n, line in enumerate(told) if "1 of 2 clips of test are missing" in line)
+    assert told[at + 1].strip() == f"mmla data download MELD --repair --data_dir {tmp_path}"
+    assert not [line for line in told if "mmla data verify" in line]
+    os.utime(tmp_path / "MELD" / "dev.tsv", (time.time() + 9,) * 2)  # huggingface_hub trusts what is a second old
+    assert mmla("data", "download", "MELD", "--repair", "--data_dir", tmp_path).status == 0
+    told = mmla("data", "verify", "MELD", "--data_dir", tmp_path).out
+    assert "clips" not in told and told.count("rows where the released file has") == 3
