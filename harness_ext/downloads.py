@@ -398,9 +398,10 @@ def _need(needed: Needed, source: Source, wanted: Wanted, remote: Remote) -> Non
 
 
 def _to_fetch(name: str, marks: Mapping[str, str], wanted: Wanted, remote: Remote) -> int:
-    """Bytes of a file that are not there; sizes and notes tell, since digests of all archives would take minutes."""
-    size, same = remote.files[name], marks.get(name, remote.mark(name)) == remote.mark(name)
-    if same and _bytes_of(wanted.root / name) == size:
+    """Bytes of a file that are not there. Its digest is made only where the note says that it has changed."""
+    path, size = wanted.root / name, remote.files[name]
+    same = marks.get(name, remote.mark(name)) == remote.mark(name)
+    if _bytes_of(path) == size and (same or _is_as_on_hub(path, name, remote)):
         return 0
     return max(size - _bytes_of(_part(wanted.root, name, remote)), 0)
 
@@ -506,8 +507,8 @@ def _hub_faults(revision: str | None, file: str | None = None) -> Iterator[None]
             ) from None
         raise _unreachable(error, file) from None
     except (errors.HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
-            raise
+        if file and isinstance(error, OSError) and error.errno in DISK_ERRNOS:
+            raise  # `download` says which folder
         raise _unreachable(error, file) from None
     except Exception as error:  # the HTTP client's own tree, which has changed from release to release
         if type(error).__module__.partition(".")[0] in (

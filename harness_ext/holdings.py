@@ -186,11 +186,16 @@ def _clip_faults(
     noted = read_clip_digests(root, dataset)
     known = [path for path in paths if Path(path).name in noted]
     for number, path in enumerate(known, 1):
-        if _sha256(Path(path)) != noted[Path(path).name]:
-            yield Fault(
-                dataset, f"{Path(path).name} is not as in the archive", f"mmla data download {dataset} --repair"
-            )
+        if why := _difference(Path(path), noted[Path(path).name]):
+            yield Fault(dataset, f"{Path(path).name} {why}", f"mmla data download {dataset} --repair")
         on_clip(dataset, number, len(known))
+
+
+def _difference(clip: Path, digest: str) -> str | None:
+    try:
+        return None if _sha256(clip) == digest else "is not as in the archive"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
 
 
 def _sha256(file: Path) -> str:

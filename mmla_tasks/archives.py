@@ -392,6 +392,8 @@ def disk_faults(folder: Path, what: str = "a clip cannot be written") -> Iterato
     """
     try:
         yield
+    except BrokenPipeError:  # nobody reads what is said
+        raise
     except OSError as error:
         free = None
         with suppress(OSError):

@@ -98,9 +98,10 @@ def _lines(outcome: Outcome) -> list[str]:
     if not outcome.archives:
         came = "nothing new" if source.videos_published else f"clips are not published: {source.next_step_for_videos}"
     lines = [f"{outcome.dataset:<17} {outcome.texts} texts   {came}"]
-    lines += _listed(
-        f"holds no clip ({', '.join(CLIP_SUFFIXES)}); --data_revision names another commit", outcome.without_clips
-    )
+    lines += [
+        f"  {name} holds no clip ({', '.join(CLIP_SUFFIXES)}); --data_revision names another commit"
+        for name in outcome.without_clips
+    ]
     lines += _listed("left out", [f"{member[:200]}: {why}" for member, why in out.refused.items()])
     lines += _listed("kept as it was, though the archive's has another size (--repair replaces it)", out.differs)
     return lines

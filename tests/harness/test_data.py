@@ -182,6 +182,7 @@ def test_an_extraction_that_was_killed_is_gone_on_with_at_a_newer_commit(hub, mm
             patch.setattr(downloads, "extract_clips", killed)
             assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 130
         assert clip.read_bytes() == content
+        assert needed(tmp_path, hub, "MELD").fetch == 0, "the archive is there"
     of_commit(hub, "b", {"MELD_test_0.mp4": b"new"})
     assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
     assert clip.read_bytes() == b"new"
@@ -569,6 +570,22 @@ def meld_of(root: Path, **rows: int) -> None:
         (root / "MELD" / f"{split}.tsv").write_text("\n".join(["id\ttext\tlabel", *lines]))
         for n in range(count):
             (root / "MELD" / "video" / f"MELD_{split}_{n}.mp4").write_bytes(b"clip")
+
+
+def test_a_clip_that_cannot_be_read_is_a_fault(hub, mmla, tmp_path, monkeypatch):
+    from harness_ext import holdings
+
+    assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
+    sha256 = holdings._sha256
+
+    def failing(file: Path) -> str:
+        if file.name == "MELD_test_0.mp4":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return sha256(file)
+
+    monkeypatch.setattr(holdings, "_sha256", failing)
+    told = mmla("data", "verify", "MELD", "--data_dir", tmp_path)
+    assert told.status == 1 and "MELD_test_0.mp4 cannot be read: Input/output error" in told.out
 
 
 def test_all_is_there_only_when_no_split_is_missing_or_short(mmla, tmp_path, monkeypatch):
