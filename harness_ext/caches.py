@@ -7,6 +7,8 @@ else; several processes may share it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +40,23 @@ def caches() -> list[CacheUse]:
     """Every part of the cache, also those that are not there yet."""
     folder = cache_folder()
     bounds = {"frames": frame_cache_bytes()}
-    return [CacheUse(what, folder / name, _bytes(folder / name), bounds.get(name)) for what, name in PARTS.items()]
+    return [CacheUse(what, folder / name, bytes_below(folder / name), bounds.get(name)) for what, name in PARTS.items()]
 
 
-def _bytes(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(
-        entry.stat().st_size for at, _, names in os.walk(path) for name in names if (entry := Path(at, name)).is_file()
-    )
+def bytes_below(folder: Path, counts: Callable[[str], bool] = lambda name: True) -> int:
+    """Bytes of the files below a folder.
+
+    Args:
+        folder: May be a file, or missing.
+        counts: Whether a file of that name counts.
+    """
+    if folder.is_file():
+        return _size(folder)
+    return sum(_size(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names if counts(name))
+
+
+def _size(file: str | Path) -> int:
+    """None of a link that leads nowhere, or of what another process has deleted since it was listed."""
+    with suppress(OSError):
+        return os.stat(file).st_size
+    return 0

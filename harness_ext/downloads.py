@@ -8,18 +8,20 @@ data (`mmla_tasks.received`), so that a repeated command does only what is left.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from mmla_tasks.archives import ARCHIVE_SUFFIXES, Extracted, extract_clips, is_archive
+from harness_ext.holdings import clip_bytes
+from mmla_tasks.archives import ARCHIVE_SUFFIXES, Extracted, disk_faults, extract_clips, is_archive
 from mmla_tasks.documents import squeezed
 from mmla_tasks.errors import DataError, UsageError, suggest
 from mmla_tasks.received import NOTES, Received, read_clip_digests, write_clip_digests
@@ -27,6 +29,13 @@ from mmla_tasks.sources import HUB_REPOSITORY, SOURCES, SPLITS, Source
 
 GROWTH = 1.03
 """Bytes of clips for each byte of an archive, for the check of disk space: video hardly shrinks."""
+
+DISK_ERRNOS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV,
+    errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG,
+    errno.ESTALE,
+}  # fmt: skip
+"""What a disk answers, and no network."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,10 @@ class Remote:
     """Path -> bytes."""
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Path -> digest, of large files."""
+
+    def mark(self, path: str) -> str:
+        """What tells a file's content from another: its digest, else the commit."""
+        return self.sha256.get(path, self.commit)
 
     def texts_of(self, source: Source) -> list[str]:
         """Its split files."""
@@ -94,6 +107,8 @@ class Outcome:
     texts: int
     extracted: Extracted = field(default_factory=Extracted)
     archives: list[str] = field(default_factory=list)
+    without_clips: list[str] = field(default_factory=list)
+    """Archives that hold no clip at all."""
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -128,52 +143,123 @@ def download(wanted: Wanted, remote: Remote, progress: Progress | None = None) -
     """Fetch texts and clips, dataset by dataset.
 
     Raises:
-        DataError: No room, no network, a broken or hostile archive. What is there stays, and the same command goes on.
+        DataError: No room, a disk that takes nothing, no network, a broken or hostile archive. What is there stays,
+            and the same command goes on.
     """
     progress = progress or Progress()
-    _check_space(wanted, remote)
+    with _disk_faults(wanted.root):
+        _check_space(wanted, remote)
     for dataset in wanted.datasets:
-        with _alone(wanted.root, dataset, progress):
-            yield _download(SOURCES[dataset], wanted, remote, progress)
+        with _disk_faults(wanted.root, dataset), _alone(wanted.root, dataset, progress):
+            outcome = _download(SOURCES[dataset], wanted, remote, progress)
+        yield outcome
+
+
+def _disk_faults(root: Path, dataset: str | None = None) -> AbstractContextManager[None]:
+    what = f"{dataset} cannot be written" if dataset else "the data root cannot be read"
+    return disk_faults(root / (dataset or ""), what)
 
 
 def _download(source: Source, wanted: Wanted, remote: Remote, progress: Progress) -> Outcome:
     received = _texts(source, wanted, remote, progress)
     outcome = Outcome(source.folder, len(received.texts))
-    for name in () if wanted.texts_only else remote.archives_of(source):
+    archives = [] if wanted.texts_only else remote.archives_of(source)
+    for name in archives:
         if name in received.archives and not wanted.repair:
-            continue
-        outcome.archives.append(name)
-        extracted = _clips(source, name, wanted, remote, progress)
-        _add(outcome.extracted, extracted)
-        write_clip_digests(
-            wanted.root, source.folder, {**read_clip_digests(wanted.root, source.folder), **extracted.sha256}
-        )
-        received = replace(received, archives={**received.archives, name: remote.files[name]})
-        received.write(wanted.root, source.folder)
-        if wanted.remove_archives:
+            outcome.extracted.refused |= received.refused.get(name, {})
+        else:
+            received = _clips(source, name, received, wanted, remote, progress, outcome)
+        if wanted.remove_archives and name in received.archives:
             (wanted.root / name).unlink(missing_ok=True)
+    if archives:
+        _forget_others(received, archives).write(wanted.root, source.folder)
     return outcome
 
 
 def _texts(source: Source, wanted: Wanted, remote: Remote, progress: Progress) -> Received:
-    """Fetch the split files, and note them; clips of another commit are no longer counted as there."""
+    """Fetch the split files, and note them; clips of an archive that has changed are no longer counted as there."""
     texts = {name: _sha256(_fetch(name, wanted, remote, progress)) for name in remote.texts_of(source)}
     before = Received.read(wanted.root, source.folder)
-    archives = before.archives if before else {}
-    unchanged = {name: size for name, size in archives.items() if remote.files.get(name) == size}
-    received = Received(HUB_REPOSITORY, remote.commit, texts, unchanged, wanted.revision)
+    received = Received(
+        HUB_REPOSITORY,
+        remote.commit,
+        texts,
+        _unchanged(before, remote),
+        wanted.revision,
+        _marks(before, remote),
+        before.refused if before else {},
+    )
     received.write(wanted.root, source.folder)
     return received
 
 
-def _clips(source: Source, name: str, wanted: Wanted, remote: Remote, progress: Progress) -> Extracted:
-    archive, size = _fetch_archive(name, wanted, remote, progress), remote.files[name]
-    return extract_clips(
+def _clips(
+    source: Source, name: str, received: Received, wanted: Wanted, remote: Remote, progress: Progress, outcome: Outcome
+) -> Received:
+    """Fetch one archive and extract it. The note claims it when its clips are there."""
+    outcome.archives.append(name)
+    archive, root = _fetch_archive(name, wanted, remote, progress), wanted.root
+    replacing = wanted.repair or _is_outdated(received, remote)
+    received = _begun(received, name, remote)
+    received.write(root, source.folder)
+    extracted = extract_clips(
         archive,
-        wanted.root / source.folder / "video",
-        replace=wanted.repair,
-        on_bytes=lambda done: progress.extracting(name, done, size),
+        root / source.folder / "video",
+        replace=replacing,
+        on_bytes=lambda done: progress.extracting(name, done, remote.files[name]),
+    )
+    _add(outcome.extracted, extracted)
+    write_clip_digests(root, source.folder, {**read_clip_digests(root, source.folder), **extracted.sha256})
+    if not extracted.sha256:
+        outcome.without_clips.append(name)
+        return received
+    received = replace(
+        received,
+        archives={**received.archives, name: remote.files[name]},
+        archive_sha256={**received.archive_sha256, name: remote.mark(name)},
+        refused={**received.refused, name: extracted.refused},
+    )
+    received.write(root, source.folder)
+    return received
+
+
+def _marks(received: Received | None, remote: Remote) -> dict[str, str]:
+    """Archive -> the content that its clips came from; an older note knows it by its commit alone."""
+    if received is None:
+        return {}
+    old = {name: remote.mark(name) if received.commit == remote.commit else "" for name in received.archives}
+    return {**old, **received.archive_sha256}
+
+
+def _unchanged(received: Received | None, remote: Remote) -> dict[str, int]:
+    """Archives that are noted as extracted, and have the same content on the Hub."""
+    marks, sizes = _marks(received, remote), received.archives if received else {}
+    return {
+        name: size
+        for name, size in sizes.items()
+        if remote.files.get(name) == size and marks[name] == remote.mark(name)
+    }
+
+
+def _is_outdated(received: Received, remote: Remote) -> bool:
+    """Whether clips may be there that are not as in the archives of now."""
+    return any(mark != remote.mark(name) for name, mark in received.archive_sha256.items())
+
+
+def _begun(received: Received, name: str, remote: Remote) -> Received:
+    """What is true while an archive is extracted, whenever that is interrupted."""
+    mark = remote.mark(name)
+    mark = mark if received.archive_sha256.get(name, mark) == mark else ""
+    return replace(received, archive_sha256={**received.archive_sha256, name: mark})
+
+
+def _forget_others(received: Received, archives: Sequence[str]) -> Received:
+    """Archives that the Hub no longer holds: once the new ones are extracted, no clip is known to be theirs."""
+    return replace(
+        received,
+        archives={name: size for name, size in received.archives.items() if name in archives},
+        archive_sha256={name: mark for name, mark in received.archive_sha256.items() if name in archives},
+        refused={name: why for name, why in received.refused.items() if name in archives and why},
     )
 
 
@@ -197,11 +283,15 @@ def _fetch_archive(name: str, wanted: Wanted, remote: Remote, progress: Progress
     """Fetch what is missing of an archive; it has its name only when it is whole and what the Hub says it is.
 
     Raises:
-        DataError: No network, or what came is something else.
+        DataError: No network, or what came is something else, or a folder has the archive's name.
     """
     path, part = wanted.root / name, _part(wanted.root, name, remote)
     if _is_as_on_hub(path, name, remote):
         return path
+    if path.is_dir():
+        raise DataError(
+            "a folder has the name of an archive", folder=path, next="move it away, then run the same command again"
+        )
     part.parent.mkdir(parents=True, exist_ok=True)
     with _hub_faults(wanted.revision, name), part.open("ab") as opened:
         _fetch_rest(opened, name, remote, progress)
@@ -237,8 +327,14 @@ def _fetch_rest(opened: BinaryIO, name: str, remote: Remote, progress: Progress)
 
 
 def _part(root: Path, name: str, remote: Remote) -> Path:
-    """What came so far of an archive; content decides the name, so that parts of two revisions do not mix."""
-    return root / NOTES / "parts" / f"{remote.sha256.get(name, remote.commit)[:16]}-{PurePosixPath(name).name}"
+    """What came so far of an archive; content decides the name, so that parts of two revisions do not mix.
+
+    It lies on the disk of the archive, for there it is renamed: a dataset's folder may be a link to another disk.
+    """
+    folder, dataset = root / NOTES, (root / name).parent
+    if dataset.is_dir() and dataset.stat().st_dev != (folder if folder.is_dir() else root).stat().st_dev:
+        folder = dataset / NOTES
+    return folder / "parts" / f"{remote.mark(name)[:16]}-{PurePosixPath(name).name}"
 
 
 def _is_as_on_hub(path: Path, name: str, remote: Remote) -> bool:
@@ -256,32 +352,87 @@ def _add(total: Extracted, part: Extracted) -> None:
     total.refused |= part.refused
 
 
-def needed_bytes(wanted: Wanted, remote: Remote) -> tuple[int, int]:
-    """Bytes still to fetch, and bytes of the clips still to extract."""
-    fetch = clips = 0
-    for source in (SOURCES[name] for name in wanted.datasets):
-        received = Received.read(wanted.root, source.folder)
-        archives = [] if wanted.texts_only else remote.archives_of(source)
-        open_ones = [name for name in archives if wanted.repair or not received or name not in received.archives]
-        missing = [name for name in (*remote.texts_of(source), *open_ones) if not (wanted.root / name).is_file()]
-        fetch += sum(remote.files[name] for name in missing)
-        clips += 0 if wanted.repair else int(GROWTH * sum(remote.files[name] for name in open_ones))
-        parts = [part for name in missing if (part := _part(wanted.root, name, remote)).is_file()]
-        fetch -= sum(part.stat().st_size for part in parts)
-    return max(fetch, 0), clips
+@dataclass
+class Needed:
+    """Bytes that a download takes on one disk, or on all."""
+
+    fetch: int = 0
+    """Still to fetch."""
+    clips: int = 0
+    """Of clips still to extract."""
+    taken: int = 0
+    """At the end; below zero where removed archives free more than comes."""
+    peak: int = 0
+    """At most, on the way."""
+
+    def take(self, fetch: int, clips: int = 0) -> None:
+        """Add what comes."""
+        self.fetch, self.clips, self.taken = self.fetch + fetch, self.clips + clips, self.taken + fetch + clips
+        self.peak = max(self.peak, self.taken)
+
+
+def needed_bytes(wanted: Wanted, remote: Remote) -> Needed:
+    """What is still to fetch and to extract, in the order in which it happens."""
+    needed = Needed()
+    with _disk_faults(wanted.root):
+        for dataset in wanted.datasets:
+            _need(needed, SOURCES[dataset], wanted, remote)
+    return needed
+
+
+def _need(needed: Needed, source: Source, wanted: Wanted, remote: Remote) -> None:
+    received = Received.read(wanted.root, source.folder)
+    marks, done = _marks(received, remote), {} if wanted.repair else _unchanged(received, remote)
+    needed.take(sum(_to_fetch(name, marks, wanted, remote) for name in remote.texts_of(source)))
+    spare = clip_bytes(wanted.root / source.folder / "video") - sum(done.values())  # of an extraction that was killed
+    for name in [] if wanted.texts_only else remote.archives_of(source):
+        if name not in done:
+            unpacked = int((1 if wanted.repair else GROWTH) * remote.files[name])
+            there = min(max(spare, 0), unpacked)
+            needed.take(_to_fetch(name, marks, wanted, remote), unpacked - there)
+            spare -= there
+            freed = remote.files[name]
+        else:
+            freed = _bytes_of(wanted.root / name)
+        needed.taken -= freed if wanted.remove_archives else 0
+
+
+def _to_fetch(name: str, marks: Mapping[str, str], wanted: Wanted, remote: Remote) -> int:
+    """Bytes of a file that are not there. Its digest is made only where the note says that it has changed."""
+    path, size = wanted.root / name, remote.files[name]
+    same = marks.get(name, remote.mark(name)) == remote.mark(name)
+    if _bytes_of(path) == size and (same or _is_as_on_hub(path, name, remote)):
+        return 0
+    return max(size - _bytes_of(_part(wanted.root, name, remote)), 0)
+
+
+def _bytes_of(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _check_space(wanted: Wanted, remote: Remote) -> None:
-    fetch, clips = needed_bytes(wanted, remote)
-    free = shutil.disk_usage(wanted.root).free
-    if fetch + clips > free:
-        raise DataError(
-            f"there is no room for {len(wanted.datasets)} datasets in {wanted.root}",
-            needed=f"{_size(fetch)} to fetch, {_size(clips)} of clips",
-            free=_size(free),
-            next="name another disk with --data_dir, fewer datasets, or --texts_only; --remove_archives frees space "
-            "after each dataset",
-        )
+    for folder, datasets in _by_disk(wanted).items():
+        needed, free = needed_bytes(replace(wanted, datasets=datasets), remote), shutil.disk_usage(folder).free
+        if needed.peak > free:
+            freeing = "" if wanted.remove_archives else "; --remove_archives frees space after each dataset"
+            raise DataError(
+                f"there is no room for {len(datasets)} dataset{'s' * (len(datasets) > 1)} in {folder}",
+                needed=f"{_size(needed.fetch)} to fetch, {_size(needed.clips)} of clips"
+                + (f"; {_size(needed.peak)} at a time" if wanted.remove_archives else ""),
+                free=_size(free),
+                next=f"name another disk with --data_dir, fewer datasets, or --texts_only{freeing}",
+            )
+
+
+def _by_disk(wanted: Wanted) -> dict[Path, list[str]]:
+    """A folder on each disk -> the datasets there: a dataset's folder may be a link."""
+    named = {wanted.root.stat().st_dev: wanted.root}
+    there: dict[Path, list[str]] = {}
+    for dataset in wanted.datasets:
+        folder = wanted.root / dataset
+        disk = (folder if folder.is_dir() else wanted.root).stat().st_dev
+        there.setdefault(named.setdefault(disk, folder), []).append(dataset)
+    return there
 
 
 def _size(count: int) -> str:
@@ -356,6 +507,8 @@ def _hub_faults(revision: str | None, file: str | None = None) -> Iterator[None]
             ) from None
         raise _unreachable(error, file) from None
     except (errors.HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
+        if file and isinstance(error, OSError) and error.errno in DISK_ERRNOS:
+            raise  # `download` says which folder
         raise _unreachable(error, file) from None
     except Exception as error:  # the HTTP client's own tree, which has changed from release to release
         if type(error).__module__.partition(".")[0] in (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from harness_ext.caches import bytes_below
 from harness_ext.catalogue import Catalogue
 from mmla_tasks.documents import CLIP_SUFFIXES, Dataset, Split
 from mmla_tasks.errors import DataError
@@ -29,6 +29,11 @@ class SplitHolding:
     """Rows whose clip is there and not empty."""
     fault: str | None = None
     """Why a file that is there cannot be read."""
+
+    @property
+    def is_off(self) -> bool:
+        """Whether it is missing, unreadable, or has other rows than the released file."""
+        return self.rows is None or self.known_rows not in (None, self.rows)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def holding(root: Path, dataset: str) -> Holding:
     files = Dataset.in_folder(root / dataset, dataset)
     splits = {name: _split(files, name) for name in SPLITS}
     received = Received.read(root, dataset)
-    bare = Holding(dataset, splits, _clip_bytes(files.clips), source.licence, received.commit if received else None, "")
+    bare = Holding(dataset, splits, clip_bytes(files.clips), source.licence, received.commit if received else None, "")
     return Holding(**{**bare.__dict__, "next_step": _next_step(bare, source, received)})
 
 
@@ -99,27 +104,32 @@ def _configs() -> dict[str, Mapping[str, Any]]:
     return {str(file.config["dataset"]): file.config for file in files if not file.is_group}
 
 
-def _clip_bytes(folder: Path) -> int:
-    """Clips, and the files that segments lie in."""
-    return sum(
-        os.stat(os.path.join(parent, name)).st_size
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name.casefold().endswith(CLIP_SUFFIXES)
-    )
+def clip_bytes(folder: Path) -> int:
+    """Bytes of clips, and of the files that segments lie in."""
+    return bytes_below(folder, lambda name: name.casefold().endswith(CLIP_SUFFIXES))
 
 
 def _next_step(holding: Holding, source: Source, received: Received | None) -> str:
-    command = f"mmla data download {source.folder}"
     if any(split.fault for split in holding.splits.values()):
         return f"mmla data verify {source.folder}"
-    if not holding.texts or (received and holding.texts < len(received.texts)):
-        return command if source.videos_published else f"{command}; then {source.next_step_for_videos}"
-    if holding.clips == holding.rows:
-        return ""
+    whole_texts = not any(split.is_off for split in holding.splits.values())
+    whole_clips = holding.clips == holding.rows > 0 and not (received and received.unfinished)
+    if whole_clips:
+        return "" if whole_texts else _download(source)
+    step = _step_for_clips(source, received)
+    return step if whole_texts or source.videos_published else f"{_download(source)}; then {step}"
+
+
+def _step_for_clips(source: Source, received: Received | None) -> str:
+    """What brings clips that are missing; where they are published, it brings texts too."""
     if not source.videos_published:
         return source.next_step_for_videos
-    return f"{command} --repair" if received and received.archives else command
+    extracted = received and received.archives and not received.unfinished
+    return f"{_download(source)} --repair" if extracted else _download(source)
+
+
+def _download(source: Source) -> str:
+    return f"mmla data download {source.folder}"
 
 
 # ── verify ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -165,7 +175,7 @@ def verified(root: Path, dataset: str, on_clip: Callable[[str, int, int], None] 
         if bad:
             first = Path(bad[0]["path"]).name
             why = f"{len(bad):,} of {len(clips):,} clips of {name} are missing or empty, first: {first}"
-            yield Fault(dataset, why, _next_step(holding(root, dataset), source, received))
+            yield Fault(dataset, why, _step_for_clips(source, received))
     yield from _clip_faults(root, dataset, sorted(wanted), on_clip)
 
 
@@ -176,11 +186,16 @@ def _clip_faults(
     noted = read_clip_digests(root, dataset)
     known = [path for path in paths if Path(path).name in noted]
     for number, path in enumerate(known, 1):
-        if _sha256(Path(path)) != noted[Path(path).name]:
-            yield Fault(
-                dataset, f"{Path(path).name} is not as in the archive", f"mmla data download {dataset} --repair"
-            )
+        if why := _difference(Path(path), noted[Path(path).name]):
+            yield Fault(dataset, f"{Path(path).name} {why}", f"mmla data download {dataset} --repair")
         on_clip(dataset, number, len(known))
+
+
+def _difference(clip: Path, digest: str) -> str | None:
+    try:
+        return None if _sha256(clip) == digest else "is not as in the archive"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
 
 
 def _sha256(file: Path) -> str:

@@ -14,6 +14,7 @@ import lzma
 import os
 import shutil
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -114,16 +115,16 @@ def extract_clips(
     limits = limits or Limits()
     shutil.rmtree(aside, ignore_errors=True)  # of a command that was killed
     try:
-        with _disk_faults(into):
-            aside.mkdir(parents=True)
+        with disk_faults(into):
+            aside.mkdir(parents=True, exist_ok=True)
         for number, member in enumerate(_members(archive, limits, on_bytes)):
             _refuse_hostile(archive, member, number, limits)
             if member.kind == "folder" or not _is_clip(member.name):
                 out.others += 1
             elif why := _oddity(member, seen):
-                out.refused[member.name] = why
+                out.refused[shown_name(member.name)] = why
             else:
-                name = PurePosixPath(member.name).name
+                name = _file_name(member.name)
                 seen[name.casefold()] = member.name
                 _take(archive, member, into / name, aside / "clip", replace, out)
     finally:
@@ -149,6 +150,7 @@ def _refuse_hostile(archive: Path, member: _Member, number: int, limits: Limits)
 
 
 def _hostile(archive: Path, member: str, why: str) -> DataError:
+    member = shown_name(member)
     shown = member if len(member) < 200 else f"{member[:200]}... ({len(member):,} characters)"
     return DataError(
         f"{archive.name} is not extracted further: it holds what no honest archive holds",
@@ -159,35 +161,73 @@ def _hostile(archive: Path, member: str, why: str) -> DataError:
     )
 
 
+def shown_name(name: str) -> str:
+    r"""A name with escapes for what cannot be printed.
+
+    >>> shown_name("a\nb\udcc4.mp4")
+    'a\\nb\\udcc4.mp4'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+
+
+def _file_name(member: str) -> str:
+    """Without its folders; some Windows programs part them with backslashes."""
+    return member.replace("\\", "/").rpartition("/")[2]
+
+
 def _is_clip(name: str) -> bool:
-    file = PurePosixPath(name).name
+    file = _file_name(name)
     return file.casefold().endswith(CLIP_SUFFIXES) and not file.startswith(".")  # macOS adds ._NAME.mp4
 
 
 def _oddity(member: _Member, seen: dict[str, str]) -> str | None:
     """Why a clip cannot be taken as it is; None when it can."""
-    name = PurePosixPath(member.name).name
+    name = _file_name(member.name)
     if member.kind == "link":
         return "it is a link, not a file"
+    if not _is_utf8(name):
+        return "its name is not UTF-8"
+    if any(unicodedata.category(c) == "Cc" for c in name):
+        return "its name holds control characters"
     if len(os.fsencode(name)) > NAME_BYTES:
         return f"its name is longer than {NAME_BYTES} bytes"
     first = seen.get(name.casefold())
     if first is None:
         return None
-    if PurePosixPath(first).name == name:
-        return f"the archive holds this name before: {first}"
-    return f"its name differs only in case from {first}"
+    if _file_name(first) == name:
+        return f"the archive holds this name before: {shown_name(first)}"
+    return f"its name differs only in case from {shown_name(first)}"
+
+
+def _is_utf8(name: str) -> bool:
+    """Tar files of other encodings give surrogates, which neither notes nor terminals take."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _take(archive: Path, member: _Member, target: Path, aside: Path, replace: bool, out: Extracted) -> None:
-    """Write one clip, unless it is there."""
+    """Write one clip, unless it is there.
+
+    Raises:
+        DataError: A folder has its name, the disk is full, or the member is broken.
+    """
+    if target.is_dir():
+        raise DataError(
+            "a folder has the name of a clip",
+            folder=target,
+            archive=archive,
+            next="move the folder away, then run the same command again",
+        )
     here = (target.stat().st_size if target.exists() else None) or None  # an empty file is nobody's clip
     write = here is None or replace
     out.sha256[target.name] = digest = _copy(archive, member, aside if write else None)
     if here is not None and (here == member.size if not write else _sha256(target) == digest):
         out.kept += 1
     elif write:
-        with _disk_faults(target.parent):
+        with disk_faults(target.parent):
             aside.replace(target)
         out.written += 1
     else:
@@ -201,7 +241,7 @@ def _copy(archive: Path, member: _Member, to: Path | None) -> str:
         source = member.open()
     if source is None:
         raise _hostile(archive, member.name, "it has no content of its own")
-    with source, _disk_faults(archive.parent), open(to or os.devnull, "wb") as target:
+    with source, disk_faults(to.parent if to else archive.parent), open(to or os.devnull, "wb") as target:
         while True:
             with _archive_faults(archive, member.name):
                 data = source.read(CHUNK)
@@ -333,23 +373,36 @@ def _broken(archive: Path, member: str | None, why: str) -> DataError:
     return DataError(
         f"{archive.name} is broken or cut short",
         file=f"{archive} ({archive.stat().st_size:,} bytes)",
-        member=member,
+        member=member and shown_name(member),
         why=why,
         next="delete it and run the same command again; clips that were whole stay",
     )
 
 
 @contextmanager
-def _disk_faults(folder: Path) -> Iterator[None]:
+def disk_faults(folder: Path, what: str = "a clip cannot be written") -> Iterator[None]:
+    """Turn a fault of the disk into an error that says which folder, why, and what next.
+
+    Args:
+        folder: Where something is written.
+        what: What is wrong.
+
+    Raises:
+        DataError: The disk is full or read-only, a file stands where a folder should, or the like.
+    """
     try:
         yield
+    except BrokenPipeError:  # nobody reads what is said
+        raise
     except OSError as error:
         free = None
         with suppress(OSError):
             free = f"{shutil.disk_usage(folder).free:,} bytes"
+        file = error.filename2 or error.filename
         raise DataError(
-            "a clip cannot be written",
+            what,
             folder=folder,
+            file=shown_name(os.fsdecode(file)) if isinstance(file, str | bytes | os.PathLike) else None,
             why=error.strerror or error,
             free=free,
             next="make room or mend the folder, then run the same command again",

@@ -2,7 +2,7 @@
 
 Without names all twelve datasets are fetched (about 50 GB; the texts alone are a few MB). The command can be
 interrupted at any point and repeated: it goes on where it stopped. Exit status: 0 everything is there, 1 an archive
-held members that were left out (each is listed), 2 it could not be done.
+held no clip, or members that were left out (each is listed, and again when repeated), 2 it could not be done.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.session import on_this_root
 
 if TYPE_CHECKING:
     from harness_ext.downloads import Outcome, Progress, Remote, Wanted
@@ -47,11 +48,11 @@ def main(arguments: list[str]) -> int:
     try:
         for outcome in download(wanted, remote, _progress()):
             print("\n".join(_lines(outcome)), flush=True)
-            odd += len(outcome.extracted.refused) + len(outcome.extracted.differs)
+            odd += len(outcome.extracted.refused) + len(outcome.extracted.differs) + len(outcome.without_clips)
     except KeyboardInterrupt as error:
         error.add_note("the same command goes on where it stopped")
         raise
-    print(f"next: mmla data status{f' --data_dir {args.data_dir}' if args.data_dir else ''}")
+    print(f"next: {on_this_root('mmla data status', args.data_dir)}")
     return 1 if odd else 0
 
 
@@ -80,15 +81,16 @@ def _plan(wanted: Wanted, remote: Remote) -> str:
     from harness_ext.downloads import needed_bytes
     from mmla_tasks.sources import HUB_REPOSITORY
 
-    fetch, clips = needed_bytes(wanted, remote)
+    needed = needed_bytes(wanted, remote)
     free = shutil.disk_usage(wanted.root).free
     return (
         f"{HUB_REPOSITORY} @ {remote.commit[:7]}   into {wanted.root}\n"
-        f"{decimal(fetch)} to fetch, {decimal(clips)} of clips to extract, {decimal(free)} free"
+        f"{decimal(needed.fetch)} to fetch, {decimal(needed.clips)} of clips to extract, {decimal(free)} free"
     )
 
 
 def _lines(outcome: Outcome) -> list[str]:
+    from mmla_tasks.documents import CLIP_SUFFIXES
     from mmla_tasks.sources import SOURCES
 
     out, source = outcome.extracted, SOURCES[outcome.dataset]
@@ -96,6 +98,10 @@ def _lines(outcome: Outcome) -> list[str]:
     if not outcome.archives:
         came = "nothing new" if source.videos_published else f"clips are not published: {source.next_step_for_videos}"
     lines = [f"{outcome.dataset:<17} {outcome.texts} texts   {came}"]
+    lines += [
+        f"  {name} holds no clip ({', '.join(CLIP_SUFFIXES)}); --data_revision names another commit"
+        for name in outcome.without_clips
+    ]
     lines += _listed("left out", [f"{member[:200]}: {why}" for member, why in out.refused.items()])
     lines += _listed("kept as it was, though the archive's has another size (--repair replaces it)", out.differs)
     return lines

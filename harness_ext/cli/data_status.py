@@ -70,8 +70,7 @@ def _split(one: Holding, name: str, width: int) -> str:
         return f"{'unreadable':>{width}}"
     if split.rows is None:
         return f"{'–':>{width}}"
-    off = split.known_rows is not None and split.rows != split.known_rows
-    return f"{f'{split.rows:,}' + (f' of {split.known_rows:,}' if off else ''):>{width}}"
+    return f"{f'{split.rows:,}' + (f' of {split.known_rows:,}' if split.is_off else ''):>{width}}"
 
 
 def _faults(holdings: Sequence[Holding]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -79,6 +80,12 @@ ODD: dict[str, tuple[Fill, str]] = {
     "long name": (member("n" * 300 + ".mp4"), "n" * 300),
     "long name in bytes": (member("名" * 100 + ".mp4"), "名" * 100),
 }
+UNPRINTABLE = {
+    "GBK": ("视频.mp4".encode("gbk"), "not UTF-8"),
+    "line end": (b"a\nb.mp4", "control characters"),
+    "escape": (b"\x1b[31mred.mp4", "control characters"),
+    "C1": ("\x9b31m.mp4".encode(), "control characters"),
+}
 HARMLESS: dict[str, Fill] = {
     "deep folders": member("/".join(["d"] * 60) + "/deep.mp4"),
     "macOS companions": member("v/._good.mp4"),
@@ -115,6 +122,52 @@ def test_odd_members_are_left_out_by_name(name, tmp_path):
     assert [refused for refused in out.refused if culprit in refused], out.refused
     assert not [p for p in into.rglob("*") if p.is_symlink() or p.name == "evil.mp4"]
     assert all((into / clip).read_bytes() in (CLIP, b"the first") for clip in files_below(into))
+
+
+@pytest.mark.parametrize("kind", UNPRINTABLE)
+def test_names_that_cannot_be_printed_are_left_out_with_escapes(kind, tmp_path):
+    name, why = UNPRINTABLE[kind]
+    out, into = extract(tar_of(member(os.fsdecode(name)), encoding="utf-8", errors="surrogateescape"), tmp_path)
+    ((shown, said),) = out.refused.items()
+    assert why in said and shown.isprintable() and shown.encode() and files_below(into) == {"good.mp4"}
+    assert list(out.sha256) == ["good.mp4"]
+
+
+def test_a_hostile_member_is_named_with_escapes(tmp_path):
+    fill = member(os.fsdecode("../视频\x1b.mp4".encode("gbk")))
+    with pytest.raises(DataError, match="no honest archive") as caught:
+        extract(tar_of(fill, encoding="utf-8", errors="surrogateescape"), tmp_path)
+    assert str(caught.value).encode() and "\x1b" not in str(caught.value)
+
+
+def test_a_zip_of_windows_with_backslashes(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        packed.writestr("MELD\\video\\a.mp4", CLIP)
+        packed.writestr("MELD\\._b.mp4", CLIP)
+        packed.writestr("c.mp4\\", b"")  # a folder
+    out, into = extract(buffer.getvalue(), tmp_path)
+    assert files_below(into) == {"a.mp4"} and list(out.sha256) == ["a.mp4"] and not out.refused
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_with_the_name_of_a_clip_is_named(replace, tmp_path):
+    archive, into = tmp_path / "X_video.tar.gz", tmp_path / "video"
+    archive.write_bytes(tar_of(member("b.mp4")))
+    (into / "b.mp4").mkdir(parents=True)
+    with pytest.raises(DataError, match="a folder has the name of a clip") as caught:
+        extract_clips(archive, into, replace=replace)
+    assert str(into / "b.mp4") in str(caught.value) and files_below(into) == {"good.mp4"}
+
+
+def test_a_full_disk_is_told_with_its_folder(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(DataError, match="a clip cannot be written") as caught:
+        extract(tar_of(member("b.mp4")), tmp_path)
+    assert "No space left" in str(caught.value) and str(tmp_path / "root" / "X" / "video") in str(caught.value)
 
 
 @pytest.mark.parametrize("name", HARMLESS)
