@@ -9,7 +9,6 @@ data (`mmla_tasks.received`), so that a repeated command does only what is left.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from harness_ext.holdings import clip_bytes
 from mmla_tasks.archives import ARCHIVE_SUFFIXES, Extracted, disk_faults, extract_clips, is_archive
 from mmla_tasks.documents import squeezed
 from mmla_tasks.errors import DataError, UsageError, suggest
+from mmla_tasks.files import file_sha256
 from mmla_tasks.received import NOTES, Received, read_clip_digests, write_clip_digests
 from mmla_tasks.sources import HUB_REPOSITORY, SOURCES, SPLITS, Source
 
@@ -178,7 +178,7 @@ def _download(source: Source, wanted: Wanted, remote: Remote, progress: Progress
 
 def _texts(source: Source, wanted: Wanted, remote: Remote, progress: Progress) -> Received:
     """Fetch the split files, and note them; clips of an archive that has changed are no longer counted as there."""
-    texts = {name: _sha256(_fetch(name, wanted, remote, progress)) for name in remote.texts_of(source)}
+    texts = {name: file_sha256(_fetch(name, wanted, remote, progress)) for name in remote.texts_of(source)}
     before = Received.read(wanted.root, source.folder)
     received = Received(
         HUB_REPOSITORY,
@@ -341,7 +341,7 @@ def _is_as_on_hub(path: Path, name: str, remote: Remote) -> bool:
     """Whether a file has the size and, where the Hub tells it, the digest."""
     if not path.is_file() or path.stat().st_size != remote.files[name]:
         return False
-    return name not in remote.sha256 or _sha256(path) == remote.sha256[name]
+    return name not in remote.sha256 or file_sha256(path) == remote.sha256[name]
 
 
 def _add(total: Extracted, part: Extracted) -> None:
@@ -457,11 +457,6 @@ def _alone(root: Path, dataset: str, progress: Progress) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _archive_stem(path: str) -> str:

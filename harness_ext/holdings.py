@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +12,7 @@ from harness_ext.caches import bytes_below
 from harness_ext.catalogue import Catalogue
 from mmla_tasks.documents import CLIP_SUFFIXES, Dataset, Split
 from mmla_tasks.errors import DataError
+from mmla_tasks.files import file_sha256
 from mmla_tasks.received import Received, read_clip_digests
 from mmla_tasks.sources import SOURCES, SPLITS, Source
 
@@ -167,7 +167,7 @@ def verified(root: Path, dataset: str, on_clip: Callable[[str, int, int], None] 
         if split.difference:
             yield Fault(dataset, f"{name}.tsv has {split.difference}", texts)
         noted = received.texts.get(f"{dataset}/{name}.tsv") if received else None
-        if noted and noted != _sha256(split.path):
+        if noted and noted != file_sha256(split.path):
             yield Fault(dataset, f"{name}.tsv is not the file that was downloaded", texts)
         clips = [d["clip"] for d in split.documents if d["clip"]]
         wanted |= {clip["path"] for clip in clips if clip["size"]}
@@ -193,11 +193,6 @@ def _clip_faults(
 
 def _difference(clip: Path, digest: str) -> str | None:
     try:
-        return None if _sha256(clip) == digest else "is not as in the archive"
+        return None if file_sha256(clip) == digest else "is not as in the archive"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -25,6 +25,7 @@ from typing import IO, Any, Final
 
 from mmla_tasks.documents import CLIP_SUFFIXES
 from mmla_tasks.errors import DataError
+from mmla_tasks.files import file_sha256
 
 ARCHIVE_SUFFIXES: Final = (".tar.gz", ".tgz", ".tar", ".tar.xz", ".tar.bz2", ".zip")
 ASIDE: Final = ".aside"
@@ -224,7 +225,7 @@ def _take(archive: Path, member: _Member, target: Path, aside: Path, replace: bo
     here = (target.stat().st_size if target.exists() else None) or None  # an empty file is nobody's clip
     write = here is None or replace
     out.sha256[target.name] = digest = _copy(archive, member, aside if write else None)
-    if here is not None and (here == member.size if not write else _sha256(target) == digest):
+    if here is not None and (here == member.size if not write else file_sha256(target) == digest):
         out.kept += 1
     elif write:
         with disk_faults(target.parent):
@@ -253,11 +254,6 @@ def _copy(archive: Path, member: _Member, to: Path | None) -> str:
     if size != member.size:
         raise _broken(archive, member.name, f"{size:,} of {member.size:,} bytes are there")
     return digest.hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 # ── reading archives ──────────────────────────────────────────────────────────────────────────────────────────────
