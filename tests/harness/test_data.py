@@ -576,14 +576,14 @@ def test_a_clip_that_cannot_be_read_is_a_fault(hub, mmla, tmp_path, monkeypatch)
     from harness_ext import holdings
 
     assert mmla("data", "download", "MELD", "--data_dir", tmp_path).status == 0
-    sha256 = holdings._sha256
+    sha256 = holdings.file_sha256
 
     def failing(file: Path) -> str:
         if file.name == "MELD_test_0.mp4":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return sha256(file)
 
-    monkeypatch.setattr(holdings, "_sha256", failing)
+    monkeypatch.setattr(holdings, "file_sha256", failing)
     told = mmla("data", "verify", "MELD", "--data_dir", tmp_path)
     assert told.status == 1 and "MELD_test_0.mp4 cannot be read: Input/output error" in told.out
 
