@@ -111,15 +111,16 @@ class _Checking:
 
     def _examples(self, processor: Any, tasks: dict[str, Any], train: dict[str, list[Any]]) -> None:
         from finetune.examples import examples_of
+        from finetune.preflight import refuse_clips
         from harness_ext.backends.hf import context_length
         from harness_ext.backends.hf_load import load_config
 
         asker = Asker(processor, self._try("model", lambda: load_config(self.config.model, **self._how())), self.config)
-        first = next(iter(train))
-        shows_clips = tasks[first].has_video
-        if shows_clips and not asker.MULTIMODAL:
-            self._fault("modality", f"{self.config.model} takes no video, which {first} shows", "modality: text")
+        refused = len(self.found.faults)
+        self._try("modality", lambda: refuse_clips(self.config.model, asker.MULTIMODAL, tasks))
+        if len(self.found.faults) > refused:
             return
+        shows_clips = any(task.has_video for task in tasks.values())
         limit = self.config.max_length or (asker.config and context_length(asker))
         examples = [one for name in train for one in examples_of(asker, tasks[name], train[name])]
         lengths = asker.text_lengths([one.request for one in examples])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from finetune.config import read_config
+from finetune.config import Config, read_config
 from finetune.flags import keys_help, read_arguments
 from harness_ext.ranks import Ranks
 from mmla_tasks.errors import MmlaError
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         _name_process(error)
         raise
     except KeyboardInterrupt as error:
-        error.add_note(f"saved in {config.output_dir}; the same command goes on from there")
+        error.add_note(_saved(config))
         raise
     if Ranks.of_environment().is_first:
         for line in closing_lines(record, config.output_dir):
@@ -42,6 +42,13 @@ def main(arguments: list[str]) -> int:
         trained = Output(config.output_dir, config, {}).selected
         evaluate(config, trained, lambda line: console.print(line, highlight=False, soft_wrap=True))
     return 0
+
+
+def _saved(config: Config) -> str:
+    from finetune.output import Output
+
+    last = Output(config.output_dir, config, {}).last_checkpoint()
+    return f"saved: {last}; the same command goes on from there" if last else "nothing was saved yet"
 
 
 def _name_process(error: MmlaError) -> None:

@@ -114,12 +114,28 @@ class Collator:
         if faults:
             return {"fault": faults[0]}
         good = [row for row in rows if isinstance(row, Row)]
+        if unlike := _unlike(good):
+            return {"fault": unlike}
         return {
             "tensors": joined([row.inputs for row in good], self.pad_token),
             "labels": answer_labels(good),
             "names": [row.example.name for row in good],
             "bad_clips": [row.bad_clip for row in good if row.bad_clip],
         }
+
+
+def _unlike(rows: Sequence[Row]) -> ModelError | None:
+    """Say so where the clips of a batch cannot be laid one behind the other: some processors stack frames."""
+    for name in {name for row in rows for name in row.inputs} - set(BY_TOKEN):
+        shapes = {tuple(row.inputs[name].shape[1:]) for row in rows if name in row.inputs}
+        if len(shapes) > 1:
+            return ModelError(
+                "clips of one batch have unlike numbers of frames, which this model cannot read together",
+                rows="\n".join(row.example.name for row in rows),
+                shapes=", ".join(map(str, sorted(shapes))),
+                next="`batch_size: 1` with gradient_accumulation, or num_frames instead of fps",
+            )
+    return None
 
 
 def joined(inputs: Sequence[dict[str, Any]], pad_token: int) -> dict[str, Any]:

@@ -26,8 +26,10 @@ ADAPTER = "adapter"
 MODEL = "model"
 RECORD = "training.json"
 PREFIX = "checkpoint-"
-FREE = ("report_to", "keep_checkpoints", "evaluate", "workers", "output_dir")
+FREE = ("report_to", "keep_checkpoints", "evaluate", "workers", "output_dir", "max_length")
 """Keys that change nothing about what is learnt: they may differ from command to command."""
+READ = ("data", "base")
+"""What a run depends on and only knows when data and model are read."""
 
 
 class Output:
@@ -91,13 +93,23 @@ class Output:
         owner = read_mapping(self.path / "run.json")
         if owner is None or not (self.last_checkpoint() or self.record):
             return
-        listed = list(differences(owner, self.identity))
+        known = {key: value for key, value in owner.items() if key in self.identity or key not in READ}
+        listed = list(differences(known, self.identity))
         if listed:
             raise OtherRunError(
                 f"{self.path} belongs to a run that differs",
                 differs="\n".join(listed),
                 next="name another output_dir, or repeat the command that made it",
             )
+
+    def depends_on(self, facts: Mapping[str, Any]) -> None:
+        """Add what the run depends on as well, see `READ`.
+
+        Raises:
+            OtherRunError: the run that began here depended on something else.
+        """
+        self.identity |= facts
+        self._refuse_other_runs()
 
     def claim(self) -> None:
         """Write down whose folder this is."""

@@ -13,8 +13,9 @@ from finetune.config import Config
 from finetune.examples import Example, check_clips_of, documents_of, examples_of, tasks_of
 from finetune.mixture import Mixture
 from finetune.order import Order, order_of
-from finetune.output import RECORD, Output
+from finetune.output import LOG, RECORD, Output
 from finetune.overlap import Overlap, overlap_with_test
+from finetune.preflight import refuse_clips, refuse_long_examples, refuse_uneven_processes
 from harness_ext.ranks import Ranks
 from mmla_tasks.errors import MissingExtraError, UsageError
 from mmla_tasks.root import SAMPLE_NOTE
@@ -130,7 +131,7 @@ def _trained(config: Config, output: Output, ranks: Ranks, reporter: Any) -> dic
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it has found this out
 
     from finetune.collator import Collator, Rows
-    from finetune.launch.deepspeed import deepspeed_settings
+    from finetune.launch.deepspeed import deepspeed_settings, zero_stage
     from finetune.model import backend_of, described, loaded_model, trainable
     from finetune.selection import DevPart
     from finetune.trainer import AnswerTrainer, Reporter
@@ -141,13 +142,18 @@ def _trained(config: Config, output: Output, ranks: Ranks, reporter: Any) -> dic
         reporter.say(line)
     check_clips_of(config, data.tasks, (data.train, data.dev), reporter.say)
     zero = deepspeed_settings(config.deepspeed) if config.deepspeed else None
+    refuse_uneven_processes(config, data.tasks, zero_stage(zero), ranks.count)
     arguments = training_arguments(config, output, zero)  # before the model: under ZeRO-3 it is loaded in parts
     set_seed(config.seed)
     loaded = loaded_model(config)
+    output.depends_on({"data": data.described(), "base": loaded.identity["digest"]})
     learner = trainable(config, loaded)
     reporter.say(described(config, loaded, learner))
     backend = backend_of(config, loaded, forward=learner)
+    refuse_clips(config.model, backend.MULTIMODAL, data.tasks)
     examples = [one for name, task in data.tasks.items() for one in examples_of(backend, task, data.train[name])]
+    rows = Rows(backend, examples, config.on_bad_clip, backend.max_length)
+    refuse_long_examples(backend, examples, rows)
     order = _order(config, data, backend, examples, arguments.world_size)
     arguments.max_steps = len(order.steps)
     arguments.warmup_steps = round(config.warmup_ratio * len(order.steps))
@@ -163,7 +169,7 @@ def _trained(config: Config, output: Output, ranks: Ranks, reporter: Any) -> dic
         learner,
         arguments,
         batches=order.of_process(arguments.process_index),
-        rows=Rows(backend, examples, config.on_bad_clip, backend.max_length),
+        rows=rows,
         collator=Collator(backend.tokenizer.pad_token_id or 0),
         config=config,
         output=output,
@@ -260,7 +266,7 @@ def _finished(
 ) -> dict[str, Any]:
     """Put the selected weights in their place, and write the record: beside the logs, and inside the adapter."""
     best = trainer.selected.best
-    bad_clips = sorted({name for part in trainer.gather(sorted(trainer.bad_clips)) for name in part})
+    bad_clips = sorted({name for step in output.lines(LOG) for name in step.get("bad_clips", ())})
     record = {
         "method": data.method,
         "notes": data.notes,

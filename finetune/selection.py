@@ -172,7 +172,10 @@ class SharedRounds:
         prepared = [_shown(backend, requests[n]) for n in own]
         longest = max(self._gather(max(one.length for one in prepared)))
         answers: dict[int, Response] = {}
-        for places in _alike(prepared):  # some processors stack the clips of a batch
+        groups = _alike(prepared)  # some processors stack the clips of a batch
+        if any(self._gather(len(groups) > 1)):
+            groups = [[place] for place in range(len(prepared))]
+        for places in groups:
             ranked = backend.rank_labels([prepared[place] for place in places], longest)
             answers.update((own[place], response) for place, response in zip(places, ranked, strict=True))
         return answers

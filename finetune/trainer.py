@@ -107,9 +107,10 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self.batches, self.config, self.output = batches, config, output
         self.positions, self.dev, self.reporter = positions, dev, reporter
         self.selected = Selected([Look(**look) for look in output.lines(LOOKS)])
-        self.bad_clips: set[str] = set()
+        self._bad_clips: list[str] = []
         self._own_losses: list[tuple[list[str], Any]] = []
         self._asked_to_stop = False
+        self._staging = Path(arguments.output_dir)  # asked for at the end also where nothing was left to train
         self._step_began = time.monotonic()
 
     # ---- data ----------------------------------------------------------------------------------------------------
@@ -126,8 +127,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
         """Take the batches of a step; say in words what is wrong with a row."""
         batches, items = super().get_batch_samples(_without_faults(epoch_iterator), num_batches, device)
-        for batch in batches:
-            self.bad_clips.update(batch["bad_clips"])
+        self._bad_clips = sorted({name for batch in batches for name in batch["bad_clips"]})
         self._own_losses = []
         return batches, items
 
@@ -227,8 +227,9 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self._globalstep_last_logged = step
         values = {"loss": loss, "lr": float(rate or 0.0), "seconds": round(time.monotonic() - self._step_began, 3)}
         rows = {"rows": self._rows_by_task()} if len(self.dev.tasks) > 1 else {}
+        bad = sorted({name for part in self.gather(self._bad_clips) for name in part})
         if self.is_world_process_zero():
-            self.output.append(LOG, {"step": step, **values, **rows})
+            self.output.append(LOG, {"step": step, **values, **rows, **({"bad_clips": bad} if bad else {})})
         self.reporter.step(step, loss, values["lr"])
         norm = {} if grad_norm is None else {"grad_norm": float(grad_norm)}
         self.control.should_log = False

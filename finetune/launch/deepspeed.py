@@ -53,3 +53,8 @@ def _from_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"the DeepSpeed configuration {path} cannot be read", why=error) from None
     return settings
+
+
+def zero_stage(settings: dict[str, Any] | None) -> int:
+    """How far weights are spread: 3 means that every forward pass gathers them. 0 without DeepSpeed."""
+    return int(((settings or {}).get("zero_optimization") or {}).get("stage", 0))

@@ -94,7 +94,7 @@ class HFLabelLM(ProcessorLM):
 
         Args:
             loaded: The model; its weights may change between answers.
-            forward: Runs it, where that is not the model itself: a wrapper that first gathers its weights.
+            forward: Runs a model that learns: itself, or a wrapper that first gathers its weights.
             **options: Fields of `Options`.
         """
         backend = cls.__new__(cls)

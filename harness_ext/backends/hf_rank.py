@@ -41,12 +41,13 @@ class LabelScorer:
 
     Args:
         model: A transformers model.
-        forward: Runs it, where that is not the model itself.
+        forward: Runs a model that learns: itself, or a wrapper that first gathers its weights.
     """
 
     def __init__(self, model: Any, forward: Callable[..., Any] | None = None) -> None:
         self.model = model
         self.forward = forward or model
+        self.learns = forward is not None
         self.agreed: Callable[[bool], bool] = bool
         """Of several processes that run one model together, all must go the same way: what they agree on."""
         self._parameters = set(inspect.signature(model.forward).parameters)
@@ -67,7 +68,7 @@ class LabelScorer:
         import torch
 
         # A model that learns must not keep tensors of inference mode, in which ZeRO-3 gathers its weights.
-        with torch.inference_mode() if self.forward is self.model else torch.no_grad():
+        with torch.no_grad() if self.learns else torch.inference_mode():
             if self._may_branch(inputs, answer):
                 scores = self._checked_tree(inputs, answer, alone)
                 if scores is not None:

@@ -82,6 +82,8 @@ def test_a_text_model_is_not_trained_on_video(
 ) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(f"model: {tiny_llama(tmp_path / 'llama', learner / 'words')}\ntasks: [{TASK}]\ndata_dir: sample\n")
+    (mixed,) = faults_of(file, tasks=["mmla_intent_mintrec_text", TASK])
     (fault,) = faults_of(file)
+    assert "takes no video, which mmla_emotion_meld show" in mixed
     assert fault.startswith("modality: ") and "takes no video" in fault and "modality: text" in fault
     assert main(["finetune", "check", str(file)]) == 2 and "takes no video" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from finetune.flags import read_arguments
 from finetune.launch.deepspeed import deepspeed_settings
 from finetune.mixture import Mixture
 from finetune.order import order_of
+from finetune.preflight import refuse_uneven_processes
 from finetune.selection import chosen_rows
 from mmla_tasks.errors import UsageError
 
@@ -63,6 +64,7 @@ def test_contradictions_are_faults(tmp_path: Path) -> None:
     assert "frames" in faults_of(tmp_path, GOOD + "frames: {num_frames: 4, fps: 1}\n")
     assert "given twice" in faults_of(tmp_path, GOOD + "seed: 1\nseed: 2\n")
     assert "not YAML" in faults_of(tmp_path, "model: [\n")
+    assert "goes with `weights" in faults_of(tmp_path, GOOD + "mixture: {temperature: 4}\n")
     assert "zero3" in faults_of(tmp_path, GOOD + "on_bad_clip: text\ndeepspeed: zero3\n")
 
 
@@ -119,3 +121,20 @@ def test_dev_rows_are_stratified_and_seeded() -> None:
     assert counts["y"] in (6, 7) and counts["z"] in (6, 7) and counts["x"] in (16, 17)
     assert chosen == chosen_rows(documents, 40, seed=5) != chosen_rows(documents, 40, seed=6)
     assert len(chosen_rows(documents, 10_000, seed=5)["a"]) == 90
+
+
+def test_processes_whose_batches_may_be_unlike_are_refused() -> None:
+    seeing, reading = (type("Task", (), {"has_video": has_video})() for has_video in (True, False))
+    plain = Config(model="m", tasks=["t"])
+    vision = plain.model_copy(update={"adapter": "none", "train_vision": True})
+    as_text = vision.model_copy(update={"on_bad_clip": "text"})
+    refuse_uneven_processes(vision, {"a": seeing}, 0, 2)
+    refuse_uneven_processes(plain, {"a": seeing, "b": reading}, 2, 2)
+    refuse_uneven_processes(as_text, {"a": seeing, "b": reading}, 3, 1)
+    for config, tasks, stage in (
+        (vision, {"a": seeing, "b": reading}, 0),
+        (as_text, {"a": seeing}, 0),
+        (plain, {"a": seeing, "b": reading}, 3),
+    ):
+        with pytest.raises(UsageError, match="2 processes would wait for each other"):
+            refuse_uneven_processes(config, tasks, stage, 2)

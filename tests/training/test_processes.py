@@ -113,3 +113,10 @@ def test_a_killed_process_ends_all_with_a_message(learner: Path, tmp_path: Path)
     assert process.returncode != 0 and "SIGKILL" in output
     left = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir() if not path.name.endswith(".part"))
     assert left and all((tmp_path / "run/checkpoints" / name / "trainer_state.json").exists() for name in left)
+
+
+def test_zero3_trains_whole_weights(learner: Path, tmp_path: Path) -> None:
+    """They are ranked on dev first: what is kept of that must not stand in the way of a gradient."""
+    more = ("--deepspeed", "zero3", "--adapter", "none", "--max_steps", "2", "--selection.every", "1")
+    ran(command(learner, tmp_path / "two", 4, *more, processes=2))
+    assert len(losses(tmp_path / "two")) == 2 and (tmp_path / "two/model/config.json").is_file()

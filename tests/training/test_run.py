@@ -266,3 +266,71 @@ def test_nothing_can_be_written(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError):
         run(settings(output_dir=tmp_path / "file" / "run"))
+
+
+def end_at_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next run end as if killed when all steps are done and saved."""
+
+    def killed(*_: Any) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("finetune.curve.draw", killed)
+
+
+def test_a_run_that_ended_after_its_last_checkpoint_is_finished(
+    settings: Settings, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeing = {**SEEING, "data_dir": str(clips), "on_bad_clip": "skip", "max_steps": None, "epochs": 1, "batch_size": 16}
+    end_at_the_picture(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings(**seeing))
+    record = run(settings(**seeing))
+    assert record["steps"] > 10 and len(record["bad_clips"]["train"]) == 1  # seen before the interruption
+
+
+def test_other_data_is_no_data_to_go_on_with(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "root/MELD"
+    folder.mkdir(parents=True)
+    for split in ("train", "dev", "test"):
+        rows = "".join(f"{n}\tThat is {n}.\t{'joy' if n % 2 else 'anger'}\n" for n in range(20))
+        (folder / f"{split}.tsv").write_text(f"id\ttext\tlabel\n{rows}")
+    end_at_the_picture(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings(data_dir=str(tmp_path / "root")))
+    (folder / "train.tsv").write_text((folder / "train.tsv").read_text().replace("0.", "zero."))
+    with pytest.raises(OtherRunError, match=r"data\.mmla_emotion_meld_text\.train\.sha256"):
+        run(settings(data_dir=str(tmp_path / "root")))
+
+
+def test_long_rows_are_named_before_the_first_step_and_a_larger_limit_is_the_same_run(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="280 of 280 train rows are longer than 40 tokens") as stopped:
+        run(settings(max_length=40))
+    assert "mmla_emotion_meld_text id " in str(stopped.value) and "and 270 more" in str(stopped.value)
+    assert not (tmp_path / "run/log.jsonl").exists()
+    assert run(settings(max_length=400))["steps"] == 5
+
+
+def test_clips_that_cannot_be_laid_together_are_named() -> None:
+    import torch
+
+    from finetune.collator import Collator, Row
+    from finetune.examples import Example
+
+    class Request:
+        task, id = "t", "1"
+
+    rows = [
+        Row(
+            Example(Request(), (5,)),  # type: ignore[arg-type]
+            {"input_ids": torch.ones(1, 4, dtype=torch.int64), "pixel_values_videos": torch.ones(1, frames, 3)},
+        )
+        for frames in (2, 3)
+    ]
+    fault = Collator(0)(rows)["fault"]
+    assert "unlike numbers of frames" in str(fault) and "num_frames instead of fps" in str(fault)
+    assert "fault" not in Collator(0)(rows[:1] * 2)
