@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from harness_ext.adapters import TRAINING, Adapter, Adapters
 from harness_ext.run import RunOptions, prepared, run
-from harness_ext.training import read_training
+from harness_ext.training import BEFORE, read_training
 from mmla_tasks.errors import DataError, ModelError, UsageError
 
 ROWS: Final = 24
@@ -104,7 +104,7 @@ def merge(what: Merge) -> Path:
             model.save_pretrained(folder)
             for file in _other_files(what):
                 shutil.copy2(file, folder / file.name)
-            _write_training(folder, adapter, identity)
+            _write_training(folder, what, adapter, identity)
     return what.output
 
 
@@ -150,9 +150,11 @@ def _other_files(what: Merge) -> list[Path]:
     return [path for path in others if path.suffix not in WEIGHTS and not path.name.endswith(".index.json")]
 
 
-def _write_training(folder: Path, adapter: Adapter, base: Mapping[str, Any]) -> None:
-    """How the weights came about; also of an adapter that does not say how it was trained."""
+def _write_training(folder: Path, what: Merge, adapter: Adapter, base: Mapping[str, Any]) -> None:
+    """How the weights came about, a trained base's own too; also of an adapter that does not say how it was trained."""
     record = {**(read_training(adapter.path) or {}), "merged": {"adapter": adapter.identity, "into": dict(base)}}
+    if before := read_training(Path(what.base).expanduser()):
+        record[BEFORE] = before
     (folder / TRAINING).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

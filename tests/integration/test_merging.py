@@ -63,6 +63,14 @@ def test_a_merged_video_model_gives_the_same_answers(tiny_qwen2_vl: Path, tmp_pa
     assert found.holds and found.rows == 6, found
 
 
+def test_the_training_of_the_base_is_not_forgotten(adapter: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    first = {**RECORD, "method": "IT", "overlap": {"tasks": {}, "pairs": []}}
+    (base / "training.json").write_text(json.dumps(first))
+    merge(Merge(adapter, tmp_path / "merged", model=str(base)))
+    assert json.loads((tmp_path / "merged" / "training.json").read_text())["before"] == first
+
+
 def test_a_check_leaves_out_what_training_would_have_skipped(
     tiny_qwen2_vl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
