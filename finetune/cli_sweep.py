@@ -16,7 +16,9 @@ def main(arguments: list[str]) -> int:
     """
     parser = Parser(prog="mmla finetune sweep", description=__doc__)
     parser.add_argument("sweep", type=Path, metavar="SWEEP.yaml", help="config, grid, output_dir, launch")
-    parser.add_argument("--dry_run", action="store_true", help="check every cell and show the table; train nothing")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check the keys of every cell and show the table; train nothing"
+    )
     args = parser.parse_args(arguments)
 
     from rich.console import Console

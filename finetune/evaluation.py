@@ -23,6 +23,8 @@ from mmla_tasks.errors import ModelError
 
 FOLDER: Final = "evaluation"
 """Run folder inside the output folder."""
+ENDED: Final = "the evaluation "
+"""How the error begins that tells of the evaluation's end; its cause stands above."""
 INTERRUPTED: Final = 130
 """Exit status of `mmla` after Ctrl-C."""
 LAUNCHERS: Final = (
@@ -57,9 +59,9 @@ def evaluate(config: Config, trained: Path, say: Callable[[str], None]) -> Path 
         raise KeyboardInterrupt
     if status:
         raise ModelError(
-            f"the evaluation ended with status {status}; training is done"
+            f"{ENDED}ended with status {status}; training is done"
             if status > 0
-            else f"the evaluation was ended by signal {-status}; training is done",
+            else f"{ENDED}was ended by signal {-status}; training is done",
             trained=trained,
             next="the same command goes on with the evaluation",
         )

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from harness_ext.adapters import TRAINING, Adapter, Adapters
 from harness_ext.run import RunOptions, prepared, run
-from harness_ext.training import read_training
-from mmla_tasks.errors import ModelError, UsageError
+from harness_ext.training import BEFORE, read_training
+from mmla_tasks.errors import DataError, ModelError, UsageError
 
 ROWS: Final = 24
 """Questions of a check, of all tasks together."""
@@ -67,11 +67,21 @@ class Merge:
         Raises:
             ModelError: Nothing names it.
         """
-        recorded = ((read_training(self.adapter) or {}).get("base") or {}).get("pretrained")
-        named = self.model or recorded or self.read.trained_on
+        named = self.model or self._recorded.get("pretrained") or self.read.trained_on
         if not named:
             raise ModelError(f"the adapter {self.adapter} names no base", next="--model FOLDER_OR_HUB_NAME")
         return str(named)
+
+    @property
+    def revision(self) -> str | None:
+        """Of the base, where it is the one that the training recorded."""
+        revision = self._recorded.get("revision") if self.base == self._recorded.get("pretrained") else None
+        return str(revision) if revision else None
+
+    @property
+    def _recorded(self) -> Mapping[str, Any]:
+        """The base as the training recorded it."""
+        return (read_training(self.adapter) or {}).get("base") or {}
 
 
 def merge(what: Merge) -> Path:
@@ -84,28 +94,34 @@ def merge(what: Merge) -> Path:
         UsageError: The folder is there and not empty.
         ModelError: Base and adapter do not fit, or the disk has no room for the result; nothing is left behind.
     """
-    adapter, base = what.read, what.base
+    adapter = what.read
     _refuse_existing(what.output)
     with _aside(what.output) as folder:
-        model, identity = _merged(what, adapter, base)
+        model, identity = _merged(what, adapter)
         _refuse_full_disk(model, folder)
         with _writing(what.output):
-            _generation(base, model)
+            _generation(what, model)
             model.save_pretrained(folder)
-            for file in _other_files(base):
+            for file in _other_files(what):
                 shutil.copy2(file, folder / file.name)
-            _write_training(folder, adapter, identity)
+            _write_training(folder, what, adapter, identity)
     return what.output
 
 
-def _merged(what: Merge, adapter: Adapter, base: str) -> tuple[Any, dict[str, Any]]:
+def _merged(what: Merge, adapter: Adapter) -> tuple[Any, dict[str, Any]]:
     """The model whose layers have taken in the adapter, and the identity of the base."""
     from harness_ext.backends.hf_load import ModelSource, load
 
-    source = ModelSource(base, peft=str(adapter.path), dtype=what.dtype, trust_remote_code=what.trust_remote_code)
+    source = ModelSource(
+        what.base,
+        revision=what.revision,
+        peft=str(adapter.path),
+        dtype=what.dtype,
+        trust_remote_code=what.trust_remote_code,
+    )
     if source.gguf_file is not None:
         raise ModelError(
-            f"the base {base} is a GGUF file, whose rounded weights take in no adapter",
+            f"the base {what.base} is a GGUF file, whose rounded weights take in no adapter",
             next="--model FOLDER with the same model in safetensors",
         )
     loaded = load(source)
@@ -113,29 +129,32 @@ def _merged(what: Merge, adapter: Adapter, base: str) -> tuple[Any, dict[str, An
     return loaded.adapted.merged(), loaded.identity
 
 
-def _generation(base: str, model: Any) -> None:
+def _generation(what: Merge, model: Any) -> None:
     """The checkpoint's own generation settings, which loading for an evaluation takes out of force."""
     from harness_ext.backends.hf_load import load_generation
 
-    model.generation_config = load_generation(base, model.config)
+    model.generation_config = load_generation(what.base, model.config, revision=what.revision)
 
 
-def _other_files(base: str) -> list[Path]:
+def _other_files(what: Merge) -> list[Path]:
     """Tokenizer, processor, templates and code of the base, byte by byte."""
     from harness_ext.backends.hf_load import ModelSource
 
-    folder = ModelSource(base).folder
+    folder = ModelSource(what.base).folder
     if folder is None:
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(base, ignore_patterns=[f"*{suffix}" for suffix in WEIGHTS]))
+        ignored = [f"*{suffix}" for suffix in WEIGHTS]
+        folder = Path(snapshot_download(what.base, revision=what.revision, ignore_patterns=ignored))
     others = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in REMADE)
     return [path for path in others if path.suffix not in WEIGHTS and not path.name.endswith(".index.json")]
 
 
-def _write_training(folder: Path, adapter: Adapter, base: Mapping[str, Any]) -> None:
-    """How the weights came about; also of an adapter that does not say how it was trained."""
+def _write_training(folder: Path, what: Merge, adapter: Adapter, base: Mapping[str, Any]) -> None:
+    """How the weights came about, a trained base's own too; also of an adapter that does not say how it was trained."""
     record = {**(read_training(adapter.path) or {}), "merged": {"adapter": adapter.identity, "into": dict(base)}}
+    if before := read_training(Path(what.base).expanduser()):
+        record[BEFORE] = before
     (folder / TRAINING).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -195,7 +214,10 @@ class Questions:
 
     tasks: Sequence[str]
     data_dir: str | None = None
+    data_revision: str | None = None
     modality: str | None = None
+    on_bad_clip: str = "error"
+    """What becomes of a question whose clip is bad; with ``skip`` it is not compared."""
     include_path: Sequence[Path] = ()
     frames: Mapping[str, Any] | None = None
     """Frame policy, as model arguments."""
@@ -211,7 +233,10 @@ class Questions:
         """
         config = (read_training(adapter) or {}).get("config") or {}
         frames = {name: value for name, value in (config.get("frames") or {}).items() if value is not None}
-        known = {name: config.get(name) for name in ("tasks", "data_dir", "modality")}
+        known = {name: config.get(name) for name in ("tasks", "data_dir", "data_revision", "modality")}
+        if given.get("data_dir"):  # another data root has not the revisions of that one
+            known["data_revision"] = None
+        known["on_bad_clip"] = config.get("on_bad_clip") or "error"
         known["include_path"] = [Path(path) for path in config.get("include_path") or ()]
         said = {**known, "frames": frames, **{name: value for name, value in given.items() if value is not None}}
         if not said["tasks"]:
@@ -249,13 +274,21 @@ def agreement(what: Merge, questions: Questions) -> Agreement:
     """Ask base with adapter, then the merged model, a seeded set of test rows.
 
     Raises:
-        MmlaError: There are no such tasks or data, or a model cannot be loaded.
+        MmlaError: There are no such tasks or data, a model cannot be loaded, or every row was skipped.
     """
     unmerged = {"pretrained": what.base, "peft": str(what.adapter), "dtype": what.dtype}
+    if what.revision:
+        unmerged["revision"] = what.revision
     first, dtype = _ranked(unmerged, what, questions)
     second, _ = _ranked({"pretrained": str(what.output), "dtype": what.dtype}, what, questions)
     tolerance = TOLERANCE.get(dtype, TOLERANCE_LOW_PRECISION)
-    pairs = list(zip(first, second, strict=True))
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a and b]
+    if not pairs:
+        raise DataError(
+            f"merged and unmerged cannot be compared: all {len(first)} questions have bad clips, which are skipped",
+            model=f"{what.output} is written",
+            next="--tasks with clips that can be read, --data_dir FOLDER, or more --rows",
+        )
     return Agreement(
         rows=len(pairs),
         same=sum(_same(a, b, tolerance) for a, b in pairs),
@@ -270,14 +303,16 @@ def _same(first: Mapping[str, float], second: Mapping[str, float], tolerance: fl
 
 
 def _ranked(args: Mapping[str, Any], what: Merge, asked: Questions) -> tuple[list[dict[str, float]], str]:
-    """Label scores of every row, and the precision in which they were computed."""
+    """Label scores of every row, none of a skipped one, and the precision in which they were computed."""
     options = RunOptions(
         "mmla-hf",
         asked.tasks,
         model_args={**args, **(asked.frames or {})},
         include_path=asked.include_path,
         data_dir=asked.data_dir,
+        data_revision=asked.data_revision,
         modality=asked.modality,
+        on_bad_clip=asked.on_bad_clip,
         answer="rank",
         batch_size=8,
         trust_remote_code=what.trust_remote_code,
@@ -286,7 +321,7 @@ def _ranked(args: Mapping[str, Any], what: Merge, asked: Questions) -> tuple[lis
         counts = {name: len(task.eval_docs) for name, task in this.tasks.items()}
     outcome = run(replace(options, tasks=list(counts), samples=_drawn(counts, asked)))
     gc.collect()  # the model: the next one may not fit beside it
-    rows = [row["response"]["label_scores"] for rows in outcome.samples.values() for row in rows]
+    rows = [row["response"].get("label_scores") or {} for rows in outcome.samples.values() for row in rows]
     return rows, str(outcome.results["mmla"]["model"]["dtype"])
 
 

@@ -13,13 +13,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from finetune.config import Config, ConfigText, check_text, config_text, known_keys
+from finetune.evaluation import ENDED, FOLDER
+from harness_ext.run_folder import RESULTS
 from harness_ext.training import read_training
 from mmla_tasks.errors import UsageError, suggest
 from mmla_tasks.root import SAMPLE_NOTE, DataRoot
@@ -36,7 +38,9 @@ PAPER_GRID: Mapping[str, Sequence[Any]] = {
 
 CELL_CONFIG = "cell.yaml"
 LOG = "sweep.log"
-"""What the cell's process printed."""
+"""What the cell's processes printed, one try after the other."""
+TRY = "--- mmla finetune sweep, try "
+"""How the line begins that stands in the log before each try."""
 REPORT = "sweep.md"
 MODULE = ("harness_ext.cli", "finetune", "run")
 
@@ -70,6 +74,7 @@ class Result:
     steps: int | None = None
     """Of the whole run."""
     fault: str = ""
+    """What a failed cell said last."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,8 @@ class Sweep:
 def read_sweep(path: Path) -> Sweep:
     """Read a sweep: ``config`` (a file or the keys themselves), ``grid``, ``output_dir``, ``launch``.
 
-    Every cell is checked before the first one is trained.
+    The keys of every cell are checked, so that a fault among them is told before the first one is trained; whether
+    model, data and layers are there is seen when a cell is trained.
 
     Raises:
         UsageError: a key that is not known, a grid that is none, or a cell whose config has faults.
@@ -138,15 +144,15 @@ def results(sweep: Sweep) -> list[Result]:
 
 
 def result_of(cell: Cell) -> Result:
-    """How a cell went, by what stands in its folder."""
-    record = read_training(cell.folder)
-    if record is not None:
-        selection = record["selection"]
-        return Result(cell, "finished", selection["value"], selection["step"], record["steps"])
-    log = cell.folder / LOG
-    if log.is_file():
-        return Result(cell, "failed", fault=_last_words(log))
-    return Result(cell, "not run")
+    """How a cell went, by what stands in its folder; one that is to be evaluated is not finished before it is."""
+    record, log = read_training(cell.folder), cell.folder / LOG
+    if record is None:
+        return Result(cell, "failed", fault=_last_words(log)) if log.is_file() else Result(cell, "not run")
+    selection = record["selection"]
+    finished = Result(cell, "finished", selection["value"], selection["step"], record["steps"])
+    if not cell.config.evaluate.test or (cell.folder / FOLDER / RESULTS).is_file():
+        return finished
+    return replace(finished, status="failed", fault=_last_words(log) if log.is_file() else "not evaluated")
 
 
 def table(found: Sequence[Result], metric: str) -> Table:
@@ -278,7 +284,10 @@ def _claim(cell: Cell) -> None:
 
 
 def _train(cell: Cell, launch: Sequence[str]) -> None:
-    with (cell.folder / LOG).open("ab") as log:
+    path = cell.folder / LOG
+    number = 1 + sum(line.startswith(TRY) for line in _lines(path)) if path.is_file() else 1
+    with path.open("ab", buffering=0) as log:
+        log.write(f"{TRY}{number}\n".encode() if number == 1 else f"\n{TRY}{number}\n".encode())
         command = [*launch, *MODULE, str(cell.folder / CELL_CONFIG)]
         trained = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         try:
@@ -290,13 +299,23 @@ def _train(cell: Cell, launch: Sequence[str]) -> None:
             trained.terminate()
             trained.wait()
             raise
+        if trained.returncode < 0:  # it could say nothing itself
+            log.write(f"\nerror: ended by signal {-trained.returncode}\n".encode())
 
 
 def _last_words(log: Path) -> str:
-    """What a failed cell said: its error, else the last line."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error:")]
-    return (errors or lines or ["nothing was printed"])[-1]
+    """What the last try said: its error, that of the evaluation before the one that reports it; else the last line."""
+    lines = _lines(log)
+    tries = [number for number, line in enumerate(lines) if line.startswith(TRY)]
+    said = lines[tries[-1] + 1 :] if tries else lines
+    errors = [line for line in said if line.startswith("error:")]
+    causes = [line for line in errors if not line.startswith(f"error: {ENDED}")]
+    return (causes or errors or said or ["nothing was printed"])[-1]
+
+
+def _lines(log: Path) -> list[str]:
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 # ------------------------------------------------------------------------------------------------------- showing

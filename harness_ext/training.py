@@ -1,7 +1,7 @@
 """How an adapter or a model was trained, as `mmla finetune` wrote it beside the weights, for results and readers.
 
 `training.json` holds ``method`` (SFT or IT) and what `RECORDED` names. Results list in `mmla.training` a block for
-each adapter that answered, and one for a model that itself was trained::
+each adapter that answered, and one for each training of the model itself, the first training first::
 
     {"tasks": [...], "adapter": {"path": ..., "digest": ...} or None, "rank": 16, "method": "sft", "base": ..., ...}
 """
@@ -18,6 +18,8 @@ from harness_ext.catalogue import TEXT_SUFFIX
 from mmla_tasks.errors import ModelError
 
 RECORDED: Final = ("base", "config", "data", "steps", "selection", "overlap", "bad_clips", "merged")
+BEFORE: Final = "before"
+"""Key of a merged model's record under which the record of the base stands that was trained already."""
 METHODS: Final = ("sft", "it")
 UNKNOWN: Final = "adapter"
 """Method of a run whose adapters do not say, or not all alike, how they were trained."""
@@ -49,14 +51,20 @@ def trainings(tasks: Sequence[str], adapters: Adapters | None, model: Path) -> l
         adapters: Those over the loaded base.
         model: Folder of the base, where it is one.
     """
-    blocks = []
-    if record := read_training(model):
-        blocks.append(_block(list(tasks), None, record))
+    blocks = [_block(list(tasks), None, record) for record in _one_after_the_other(read_training(model))]
     for adapter in adapters.all if adapters is not None else ():
         answered = [task for task in tasks if adapters is not None and adapters.of(task) == adapter]
         if answered:
             blocks.append(_block(answered, adapter, read_training(adapter.path) or {}))
     return blocks
+
+
+def _one_after_the_other(record: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The records of a model that was trained several times, the first training first."""
+    if not record:
+        return []
+    before = record.get(BEFORE)
+    return [*_one_after_the_other(before if isinstance(before, dict) else None), record]
 
 
 def _block(tasks: list[str], adapter: Adapter | None, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,9 +79,9 @@ def _block(tasks: list[str], adapter: Adapter | None, record: Mapping[str, Any])
 
 
 def method_of(blocks: Iterable[Mapping[str, Any]]) -> str | None:
-    """The method of a run: that of its adapters, if they agree; None where nothing was trained."""
+    """The method of a run: that of its adapters, if they agree, else of the model's last training; None without any."""
     blocks = list(blocks)
-    decisive = [block for block in blocks if block["adapter"]] or blocks
+    decisive = [block for block in blocks if block["adapter"]] or blocks[-1:]
     methods = {block["method"] for block in decisive}
     return None if not methods else methods.pop() if len(methods) == 1 else UNKNOWN
 
@@ -162,6 +170,20 @@ def _selected(selection: Mapping[str, Any], steps: int | None) -> str | None:
 def _overlaps(block: Mapping[str, Any]) -> Iterator[str]:
     """What test rows of the answered tasks have in common with the rows that were trained on."""
     overlap = block.get("overlap") or {}
+    if overlap:
+        yield from _counted(block, overlap)
+        yield from _not_counted(block, overlap)
+
+
+def _not_counted(block: Mapping[str, Any], overlap: Mapping[str, Any]) -> Iterator[str]:
+    """Answered tasks whose test rows were not compared with train: they were no part of the training."""
+    counted = {*(overlap.get("tasks") or ()), *(pair["test"] for pair in overlap.get("pairs") or ())}
+    compared = {task.removesuffix(TEXT_SUFFIX) for task in counted}
+    if others := [task for task in block["tasks"] if task.removesuffix(TEXT_SUFFIX) not in compared]:
+        yield f"overlap with the test rows of {', '.join(others)} was not counted"
+
+
+def _counted(block: Mapping[str, Any], overlap: Mapping[str, Any]) -> Iterator[str]:
     if overlap.get("excluded"):
         if any(task.get("overlapping") for task in (overlap.get("tasks") or {}).values()):
             yield "train rows that stand in test were left out"

@@ -89,6 +89,31 @@ def test_trained_and_merged_weights_speak_for_themselves(tmp_path: Path) -> None
     assert trainings(["t"], None, tmp_path / "nowhere") == [] and method_of([]) is None
 
 
+def test_a_model_that_was_trained_twice_tells_both(tmp_path: Path) -> None:
+    """As the adapter beside its trained base does, in the same words; the last training names the method."""
+    base, task = tmp_path / "base", ["mmla_intent_mintrec"]
+    base.mkdir()
+    (base / "training.json").write_text(json.dumps(RECORD))
+    second = {**RECORD, "method": "IT", "steps": 3, "overlap": {"tasks": {}, "pairs": []}}
+    unmerged = trainings(task, Adapters.read(str(adapter(tmp_path / "a", second))), base)
+    (base / "training.json").write_text(json.dumps({**second, "before": RECORD}))
+    merged = trainings(task, None, base)
+    assert list(sentences(merged)) == list(sentences(unmerged)) and len(merged) == 2
+    assert next(iter(sentences(merged))) == f"mmla_intent_mintrec: {SENTENCE}"
+    assert method_of(merged) == method_of(unmerged) == "it"
+
+
+def test_overlap_that_nobody_counted_is_told(tmp_path: Path) -> None:
+    adapters = Adapters.read(str(adapter(tmp_path / "a", RECORD)))
+    tasks = ["mmla_intent_mintrec_text", "mmla_emotion_meld_text", "mmla_dialogue_act_meld"]
+    (said,) = sentences(trainings(tasks, adapters, tmp_path))
+    not_counted = "; overlap with the test rows of mmla_emotion_meld_text, mmla_dialogue_act_meld was not counted"
+    assert said.endswith(not_counted) and "12 of 445 test rows of mmla_intent_mintrec" in said
+    record = {key: value for key, value in RECORD.items() if key != "overlap"}
+    adapters = Adapters.read(str(adapter(tmp_path / "b", record)))
+    assert "counted" not in next(sentences(trainings(tasks, adapters, tmp_path)))
+
+
 def test_left_out_overlap_is_told(tmp_path: Path) -> None:
     excluded = {**RECORD, "overlap": {**RECORD["overlap"], "excluded": True}}  # type: ignore[dict-item]
     blocks = trainings(["mmla_intent_mintrec"], Adapters.read(str(adapter(tmp_path / "a", excluded))), tmp_path)

@@ -13,6 +13,7 @@ from finetune.cli_merge import main
 from finetune.merging import TOLERANCE, Merge, Questions, agreement, merge
 from mmla_tasks.errors import ModelError, UsageError
 
+from ..broken_clips import TASK, partly_broken
 from .tiny_models import noisy_adapter
 
 pytestmark = [
@@ -60,6 +61,26 @@ def test_a_merged_video_model_gives_the_same_answers(tiny_qwen2_vl: Path, tmp_pa
     questions = Questions(["mmla_emotion_meld"], "sample", frames={"num_frames": 2}, rows=6)
     found = agreement(what, questions)
     assert found.holds and found.rows == 6, found
+
+
+def test_the_training_of_the_base_is_not_forgotten(adapter: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    first = {**RECORD, "method": "IT", "overlap": {"tasks": {}, "pairs": []}}
+    (base / "training.json").write_text(json.dumps(first))
+    merge(Merge(adapter, tmp_path / "merged", model=str(base)))
+    assert json.loads((tmp_path / "merged" / "training.json").read_text())["before"] == first
+
+
+def test_a_check_leaves_out_what_training_would_have_skipped(
+    tiny_qwen2_vl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = noisy_adapter(tiny_qwen2_vl, tmp_path / "adapter")
+    broken = partly_broken(tmp_path / "data", 12, every=4)
+    config = {"tasks": [TASK], "data_dir": str(tmp_path / "data"), "frames": {"num_frames": 2}, "on_bad_clip": "skip"}
+    (trained / "training.json").write_text(json.dumps({"method": "SFT", "config": config}))
+    assert main([str(trained), "--output", str(tmp_path / "merged"), "--dtype", "float32", "--check"]) == 0
+    rows = 12 - len(broken)
+    assert f"the same answers to {rows} of {rows} questions" in capsys.readouterr().out
 
 
 def test_the_checkpoints_own_decoding_is_kept(adapter: Path, tiny_llama: Path, tmp_path: Path) -> None:

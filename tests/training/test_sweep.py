@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,19 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune.sweep import CELL_CONFIG, LOG, PAPER_GRID, read_sweep, result_of, results, run_sweep, table, write_report
+from finetune.cli_sweep import main
+from finetune.sweep import (
+    CELL_CONFIG,
+    LOG,
+    PAPER_GRID,
+    TRY,
+    read_sweep,
+    result_of,
+    results,
+    run_sweep,
+    table,
+    write_report,
+)
 from mmla_tasks.errors import UsageError
 
 from .learner import tiny_learner
@@ -87,6 +100,46 @@ def test_cells_that_die_are_named_and_do_not_end_the_sweep(tmp_path: Path) -> No
     report = (tmp_path / "out" / "sweep.md").read_text()
     assert report.count("failed: error: no such model") == 2
     assert all((cell.folder / CELL_CONFIG).is_file() and (cell.folder / LOG).is_file() for cell in sweep.cells)
+
+
+def test_the_table_shows_the_error_of_the_last_try(tmp_path: Path) -> None:
+    def fault(code: str) -> str:
+        (tmp_path / "cell.py").write_text(f"import os, sys\n{code}\n")
+        launch = f"{sys.executable} {tmp_path / 'cell.py'}"
+        return run_sweep(read_sweep(sweep_file(tmp_path, grid={"learning_rate": [1e-4]}, launch=launch)))[0].fault
+
+    assert fault("print('error: no memory', flush=True); exit(2)") == "error: no memory"
+    assert fault("print('a line without an end', end='', flush=True); os.kill(os.getpid(), 9)") == (
+        "error: ended by signal 9"
+    )
+    assert fault("exit(3)") == "nothing was printed"
+    assert fault("print('ValueError: none'); exit(1)") == "ValueError: none"
+    (log,) = (tmp_path / "out").rglob(LOG)
+    assert [line for line in log.read_text().splitlines() if line.startswith(TRY)] == [f"{TRY}{n}" for n in range(1, 5)]
+
+
+def test_a_cell_is_not_finished_before_its_evaluation_is(tmp_path: Path) -> None:
+    """Its training is, and its score is shown; the same command tries the evaluation again."""
+    cell = tmp_path / "cell.py"
+    base = BASE | {"evaluate": {"test": True, "model_args": {"answre": "rank"}}}
+    file = sweep_file(
+        tmp_path, config=base, grid={"learning_rate": [1e-4]}, launch=f"{sys.executable} {cell} {tmp_path / 'out'}"
+    )
+    start = "import json, pathlib, sys\nfolder = next(pathlib.Path(sys.argv[1]).glob('*/'))\n"
+    record = {"selection": {"value": 0.5, "step": 2}, "steps": 3}
+    cell.write_text(
+        f"{start}(folder / 'training.json').write_text(json.dumps({record}))\n"
+        "print('error: `answre` is no argument')\n"
+        "print('error: the evaluation ended with status 2; training is done'); exit(2)\n"
+    )
+    assert main([str(file)]) == 1
+    (failed,) = results(read_sweep(file))
+    assert (failed.status, failed.score, failed.fault) == ("failed", 0.5, "error: `answre` is no argument")
+    cell.write_text(f"{start}folder /= 'evaluation'; folder.mkdir(); (folder / 'results.json').write_text('{{}}')\n")
+    assert main([str(file)]) == 0
+    assert [(result.status, result.fault) for result in results(read_sweep(file))] == [("finished", "")]
+    cell.write_text("exit(1)")
+    assert main([str(file)]) == 0
 
 
 def test_what_was_not_run_is_said_so(tmp_path: Path) -> None:
