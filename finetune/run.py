@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from finetune.config import Config
@@ -17,6 +18,7 @@ from finetune.output import LOG, RECORD, Output
 from finetune.overlap import Overlap, overlap_with_test
 from finetune.preflight import refuse_clips, refuse_long_examples, refuse_uneven_processes
 from harness_ext.ranks import Ranks
+from harness_ext.training import BEFORE, read_training
 from mmla_tasks.errors import MissingExtraError, UsageError
 from mmla_tasks.root import SAMPLE_NOTE
 
@@ -287,6 +289,8 @@ def _finished(
         "processes": ranks.count,
         "versions": versions(),
     }
+    if config.adapter == "none" and (before := read_training(Path(config.model))):
+        record[BEFORE] = before
     if ranks.is_first:
         _place_selected(output, best.step, loaded, record)
     trainer.gather(None)

@@ -217,7 +217,8 @@ class Replay(LM):  # type: ignore[misc]
         """How model and adapters were trained, as the shards recorded it; a shard names the tasks that it had."""
         blocks: dict[str, dict[str, Any]] = {}
         for block in (block for part in self.shards for block in part.record.get("training", ())):
-            known = blocks.setdefault(str(block["adapter"]), {**block, "tasks": []})
+            training = json.dumps({**block, "tasks": None}, sort_keys=True)
+            known = blocks.setdefault(training, {**block, "tasks": []})
             known["tasks"] = [task for task in tasks if task in {*known["tasks"], *block["tasks"]}]
         return list(blocks.values())
 
