@@ -6,6 +6,7 @@ recorded. So the results are those of a run that was never split, and nothing is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
