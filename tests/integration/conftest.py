@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture(scope="session", autouse=True)
 def own_cores() -> Iterator[None]:
     """Give each worker of `pytest -n` its share of the cores: threads that wait for each other cost more than they do."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="the extra `hf` is not installed")
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
     yield

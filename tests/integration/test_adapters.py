@@ -24,7 +24,7 @@ pytestmark = [
     # transformers and peft warn about their own insides
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the extra `hf` is not installed")
 
 TASKS = ("mmla_intent_mintrec", "mmla_emotion_meld")
 

@@ -26,7 +26,7 @@ pytestmark = [
     # transformers warns about its own insides
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the extra `hf` is not installed")
 
 CLIPS = [(320, 240, 12), (640, 360, 16), (160, 120, 3), (240, 320, 9)]
 """Width, height, frames. The third has fewer frames than a model is shown."""

@@ -34,7 +34,7 @@ pytestmark = [
     # transformers and peft warn about their own insides
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the extra `hf` is not installed")
 
 DATASETS = ("MIntRec", "MELD", "CH-SIMSv2.0")
 

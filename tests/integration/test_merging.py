@@ -21,7 +21,7 @@ pytestmark = [
     # transformers and peft warn about their own insides
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
-pytest.importorskip("torch")
+pytest.importorskip("torch", reason="the extra `hf` is not installed")
 
 RECORD = {
     "method": "SFT",

@@ -115,7 +115,7 @@ def test_machines_without_a_common_disk(root: Path, tmp_path: Path, alone: Calla
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(
     root: Path, tmp_path: Path, alone: Callable[..., None]
 ) -> None:
-    psutil = pytest.importorskip("psutil")
+    psutil = pytest.importorskip("psutil", reason="psutil is not installed")
     command = echo(root, "history_file=asked.log,delay_ms=8")
     alone(command, tmp_path / "one")
     two = tmp_path / "two"
