@@ -40,9 +40,9 @@ NAME_BYTES: Final = 255
 
 _UNREADABLE = (
     EOFError, zlib.error, tarfile.TarError, lzma.LZMAError, zipfile.BadZipFile,
-    OSError, RuntimeError, ValueError, OverflowError, NotImplementedError,
+    OSError, RuntimeError, ValueError, OverflowError,
 )  # fmt: skip
-"""What the readers of the standard library raise on broken archives; RuntimeError is also a password."""
+"""What the readers of the standard library raise on broken archives; RuntimeError is also a password or a compression that is not known."""
 
 
 @dataclass(frozen=True)

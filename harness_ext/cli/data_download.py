@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.cli.parser import Parser
 from harness_ext.session import on_this_root
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla data download",
         description=__doc__,
         epilog=EPILOG,

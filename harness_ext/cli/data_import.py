@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.cli.parser import Parser
 from harness_ext.session import on_this_root
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla data import",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

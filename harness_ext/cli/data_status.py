@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.cli.parser import Parser
 from harness_ext.session import on_this_root
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Print the state of the data root."""
-    parser = argparse.ArgumentParser(prog="mmla data status", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="mmla data status", description=__doc__, allow_abbrev=False)
     parser.add_argument("datasets", metavar="DATASET", nargs="*", help="folders such as MELD; all twelve by default")
     add_data_dir(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")

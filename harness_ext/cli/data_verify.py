@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from harness_ext.cli.data import add_data_dir, data_folder
+from harness_ext.cli.parser import Parser
 from harness_ext.session import on_this_root
 
 
 def main(arguments: list[str]) -> int:
     """Verify, and list what is not as it should be."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla data verify",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

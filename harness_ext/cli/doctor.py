@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness_ext.cli.parser import Parser
 from mmla_tasks.errors import UsageError
 from mmla_tasks.sources import SPLITS
 
@@ -87,7 +88,7 @@ def _write(path: Path, value: dict[str, Any]) -> None:
 def _parser() -> argparse.ArgumentParser:
     from harness_ext.frame_policy import FRAME_ARGUMENTS
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmla doctor",
         description=__doc__,
         epilog=EPILOG,

@@ -176,7 +176,7 @@ def test_it_is_used_by_keyboard(full: Path, visit: Any) -> None:
 )
 def test_it_is_accessible_and_fits(full: Path, visit: Any, name: str, colour: str, width: int) -> None:
     """A screenshot is kept; axe finds nothing serious; nothing but tables and pictures is wider than the window."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe: pip install -e '.[dev]'")
     SCREENSHOTS.mkdir(exist_ok=True)
     with visit(full, colour=colour, width=width) as seen:
         for task in ("mmla_emotion_meld_text", "mmla_intent_mintrec2_text"):

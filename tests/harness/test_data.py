@@ -554,7 +554,7 @@ def test_a_dataset_on_another_disk(hub, mmla, tmp_path):
     """Its folder is a link; the archive's part must lie where it is renamed."""
     shm = Path("/dev/shm")
     if not os.access(shm, os.W_OK) or shm.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("no second disk here")
+        pytest.skip("needs a second file system, such as /dev/shm")
     with tempfile.TemporaryDirectory(dir=shm) as elsewhere:
         (tmp_path / "MELD").symlink_to(elsewhere)
         ran = mmla("data", "download", "MELD", "--data_dir", tmp_path)

@@ -195,7 +195,7 @@ def test_the_page_in_a_browser(mmla: Command, runs: Path, small: Results, tmp_pa
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe: pip install -e '.[dev]'")
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.skip("needs Debian's chromium")
+        pytest.skip("no Chromium: apt-get install chromium")
     write_run(runs / "nasty", grown(small, NASTY, 0.4))
     assert mmla("leaderboard", runs, "--output", tmp_path / "l.html").status == 0
     with api.sync_playwright() as playwright:

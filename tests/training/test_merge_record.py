@@ -41,6 +41,8 @@ def test_the_base_is_that_of_the_recorded_revision(tmp_path: Path, monkeypatch: 
         fetched.update(how, name=name)
         return str(tmp_path)
 
-    monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "snapshot_download", snapshot)
+    monkeypatch.setattr(
+        pytest.importorskip("huggingface_hub", reason="the extra `hf` is not installed"), "snapshot_download", snapshot
+    )
     assert _other_files(Merge(trained, tmp_path / "out")) == []
     assert (fetched["name"], fetched["revision"]) == ("org/base", "1234abc")
