@@ -51,7 +51,7 @@ class _Checking:
         tasks = self._try("tasks", lambda: tasks_of(self.config)) or {}
         data = {split: self._documents(tasks, split) for split in ("train", "dev")}
         self._model()
-        self._batch()
+        self._batch(tasks)
         processor = self._try("model", self._processor)
         if processor is not None and data["train"]:
             self._examples(processor, tasks, data["train"])
@@ -96,15 +96,17 @@ class _Checking:
 
     # ---- batches -------------------------------------------------------------------------------------------------
 
-    def _batch(self) -> None:
-        """Whether DeepSpeed's own file splits the batch as the config does."""
-        name = self.config.deepspeed
-        if name is None or name in DEEPSPEED:
-            return
-        from finetune.launch.deepspeed import deepspeed_settings
+    def _batch(self, tasks: dict[str, Any]) -> None:
+        """Whether processes can share batches, and DeepSpeed's own file splits them as the config does."""
+        from finetune.launch.deepspeed import deepspeed_settings, zero_stage
+        from finetune.preflight import refuse_uneven_processes
 
-        settings = self._try("deepspeed", lambda: deepspeed_settings(name))
-        for what, hint in batch_faults(settings or {}, self.config, Ranks.of_environment().count):
+        name, processes = self.config.deepspeed, Ranks.of_environment().count
+        settings = self._try("deepspeed", lambda: deepspeed_settings(name)) if name else None
+        self._try("tasks", lambda: refuse_uneven_processes(self.config, tasks, zero_stage(settings), processes))
+        if name in DEEPSPEED:
+            return
+        for what, hint in batch_faults(settings or {}, self.config, processes):
             self._fault("deepspeed", what, hint)
 
     # ---- examples ------------------------------------------------------------------------------------------------

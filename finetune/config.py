@@ -205,8 +205,6 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "lora: goes with `adapter: lora`, and `adapter: none` is asked for"
     if config.mixture.temperature != Mixing().temperature and config.mixture.weights != "temperature":
         yield "mixture.temperature: goes with `weights: temperature`"
-    if config.on_bad_clip == "text" and (config.deepspeed or "").startswith("zero3"):
-        yield "on_bad_clip: `text` makes batches without clips, for which others under zero3 wait: `error` or `skip`"
     try:
         _ = config.frames.policy
     except UsageError as error:

@@ -42,7 +42,8 @@ _UNREADABLE = (
     EOFError, zlib.error, tarfile.TarError, lzma.LZMAError, zipfile.BadZipFile,
     OSError, RuntimeError, ValueError, OverflowError,
 )  # fmt: skip
-"""What the readers of the standard library raise on broken archives; RuntimeError is also a password or a compression that is not known."""
+"""What the readers of the standard library raise on broken archives; RuntimeError is also a password or a compression
+that is not known."""
 
 
 @dataclass(frozen=True)
