@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Final
 
@@ -137,6 +138,8 @@ def _convert(gguf: Path, target: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        print(smollm2_folder())
+        with redirect_stdout(sys.stderr):  # `make demo` reads the folder, and libraries print what they like
+            folder = smollm2_folder()
+        print(folder)
     except (MissingExtraError, ModelError) as fault:
         sys.exit(f"error: {fault}")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,3 +147,15 @@ def test_a_real_model_twice_gives_equal_bytes_and_every_answer_parses(
     assert a == b
     assert all(block["counts"]["unparsed"] == 0 for block in a["mmla"]["tasks"].values())
     assert a["mmla"]["chat_template"]["applied"] is True and a["mmla"]["answer"] == mode
+
+
+def test_the_demo_reads_nothing_but_the_folder_of_the_model(tmp_path: Path) -> None:
+    """On a fresh machine the model is converted, and DeepSpeed, where it is installed, prints to standard output."""
+    from harness_ext.models import smollm2_gguf
+
+    gguf = smollm2_gguf()
+    shutil.copytree(gguf if gguf.is_dir() else gguf.parent, tmp_path / "models/smollm2-gguf")
+    environment = {**os.environ, "MMLA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "harness_ext.models"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert told == f"{tmp_path / 'models/smollm2'}\n"
